@@ -3,13 +3,16 @@
 After a failover, a proxy or a service may direct its address to another server, but existing connections stay open. The
 demoted master still answers them: READONLY to writes, and old data to reads. So the clients of one Redis share a
 `ConnectionGeneration`. The first connection that detects the demotion ends the generation, and each connection
-reconnects before it sends again. A new connection first asks the server for its kind
-(`broker/progress_broker/routing/server_kind.py`).
+reconnects before it sends again.
+
+A new connection first asks the server for its kind (`broker/progress_broker/routing/server_kind.py`). While it is used,
+it asks again whether that is the master: a replica that is configured to accept writes rejects none, and reports its
+demotion only to calls that are blocked at that moment.
 """
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from math import inf
 from typing import Any
 
 import redis
@@ -24,6 +27,10 @@ from progress_broker.routing.server_kind import Inquiry, inquire, is_replica
 MIN_INTERVAL_S = 0.5
 """The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get
 endless new connections."""
+
+ASK_EVERY_S = 1.0
+"""How often a connection that is used asks for its server's role, in the same write as what it sends: this costs no
+round trip. It is less than a blocking read lasts, so that each of these asks."""
 
 LEFT = "the connected server is no longer the master"
 
@@ -59,7 +66,7 @@ class ConnectionGeneration:
         self.kind = kind
         self._ends = _DEMOTED if kind == "cluster" else _ANOTHER
         self._heard = heard
-        self._clock = clock
+        self.clock = clock
         self._not_before = float("-inf")
 
     def check_reply(self, error: redis.exceptions.RedisError, number: int | None) -> None:
@@ -71,19 +78,22 @@ class ConnectionGeneration:
 
     def invalidate(self, number: int | None) -> None:
         """End a generation, unless it has already ended, or the one before it ended less than `MIN_INTERVAL_S` ago."""
-        if number == self.number and self._clock() >= self._not_before:
+        if number == self.number and self.clock() >= self._not_before:
             self.end()
 
     def end(self) -> None:
         """End this generation now: another server is the master."""
         self.number += 1
-        self._not_before = self._clock() + MIN_INTERVAL_S
+        self._not_before = self.clock() + MIN_INTERVAL_S
 
 
-async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str, kind: Kind) -> None:
-    """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise."""
+async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str, kind: Kind) -> tuple[str, ...]:
+    """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise.
+
+    Return the command that asks this server for its role again.
+    """
     inquiry = inquire(shown, kind)
-    with suppress(StopIteration):
+    try:
         command = next(inquiry)
         while True:
             try:
@@ -91,6 +101,9 @@ async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str, kind: Kind)
             except redis.exceptions.ResponseError as error:
                 reply = error
             command = inquiry.send(reply)
+    except StopIteration as over:
+        again: tuple[str, ...] = over.value
+        return again
 
 
 class _FailoverAware:
@@ -105,6 +118,14 @@ class _FailoverAware:
         self._generation, self._shown, self._strict = generation, shown, strict
         self._made_in: int | None = None
         """The generation it belongs to; None while it connects."""
+        self._question: tuple[str, ...] = ()
+        self._ask_at = 0.0
+        self._asked = False  # and the answer was not read yet
+
+    def _begun(self, number: int, question: tuple[str, ...]) -> None:
+        self._made_in, self._question = number, question
+        # A node of a Cluster names the master to each call of a key that it does not serve itself.
+        self._ask_at = inf if self._generation.kind == "cluster" else self._generation.clock() + ASK_EVERY_S
 
     @property
     def outdated(self) -> bool:
@@ -116,18 +137,33 @@ class _FailoverAware:
         if self._strict:
             raise redis.exceptions.ConnectionError(LEFT)
 
+    def _with_question(self, command: Any) -> Any:
+        """Return an encoded command, after a question for the server's role if one is due."""
+        connection: Any = self
+        now = self._generation.clock()
+        if self._made_in is None or now < self._ask_at or not connection.is_connected:
+            return command
+        self._ask_at, self._asked = now + ASK_EVERY_S, True
+        return [*connection.pack_command(*self._question), *([command] if isinstance(command, bytes) else command)]
+
+    def _answered(self, reply: Any) -> bool:
+        """Take the answer. Return whether the server is still the master; otherwise the generation has ended."""
+        if not is_replica(reply):
+            return True
+        self._generation.invalidate(self._made_in)
+        return False
+
 
 class _FailoverAwareAsync(_FailoverAware):
     async def on_connect(self) -> None:
         """Do the library's handshake, then check the server's kind."""
-        self._made_in, number = None, self._generation.number
+        self._made_in, self._asked, number = None, False, self._generation.number
         try:
             await super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:  # for example from a Cluster, which has no databases
             await inquire_by(self._ask, self._shown, self._generation.kind)
             raise
-        await inquire_by(self._ask, self._shown, self._generation.kind)
-        self._made_in = number
+        self._begun(number, await inquire_by(self._ask, self._shown, self._generation.kind))
 
     async def _ask(self, *command: str) -> Any:
         connection: Any = self
@@ -139,28 +175,39 @@ class _FailoverAwareAsync(_FailoverAware):
         if self.outdated:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
             self._reconnect()
-        await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        await super().send_packed_command(self._with_question(command), check_health)  # type: ignore[misc]
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read a reply, and check whether an error says that the server is not the master."""
+        """Read a reply, and check whether it, or the answer before it, says that the server is not the master."""
         try:
+            if self._asked:
+                await self._read_answer()
             return await super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
             self._generation.check_reply(error, self._made_in)
             raise
 
+    async def _read_answer(self) -> None:
+        self._asked = False
+        try:
+            reply = await super().read_response()  # type: ignore[misc]
+        except redis.exceptions.ResponseError as error:
+            reply = error
+        if not self._answered(reply):
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # the command's reply is still to come
+            raise redis.exceptions.ConnectionError(LEFT)
+
 
 class _FailoverAwareSync(_FailoverAware):
     def on_connect(self) -> None:
         """Do the library's handshake, then check the server's kind."""
-        self._made_in, number = None, self._generation.number
+        self._made_in, self._asked, number = None, False, self._generation.number
         try:
             super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:
             self._inquire(inquire(self._shown, self._generation.kind))
             raise
-        self._ask_role = self._inquire(inquire(self._shown, self._generation.kind))
-        self._made_in = number
+        self._begun(number, self._inquire(inquire(self._shown, self._generation.kind)))
 
     def _inquire(self, inquiry: Inquiry) -> tuple[str, ...]:
         connection: Any = self
@@ -179,31 +226,21 @@ class _FailoverAwareSync(_FailoverAware):
         except redis.exceptions.ResponseError as error:
             return error
 
-    def execute_on_master(self, *command: Any) -> Any:
-        """Run a command that may block, and ask in the same write whether the server is still the master.
-
-        Redis reports a demotion only to calls that are blocked at that moment. A replica that accepts writes reports it
-        to no later call. Redis answers this question and begins the command without a pause, so no demotion is missed.
-        """
-        connection: Any = self
-        connection.connect()
-        connection.send_packed_command(connection.pack_commands([self._ask_role, command]))
-        if is_replica(self._reply()):
-            self._generation.invalidate(self._made_in)
-            connection.disconnect()  # the command's reply is still to come
-            raise redis.exceptions.ConnectionError(LEFT)
-        return connection.read_response()
-
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send a command. Reconnect first if the server may no longer be the master."""
         if self.outdated:
             self.disconnect()  # type: ignore[attr-defined]
             self._reconnect()
-        super().send_packed_command(command, check_health)  # type: ignore[misc]
+        super().send_packed_command(self._with_question(command), check_health)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read a reply, and check whether an error says that the server is not the master."""
+        """Read a reply, and check whether it, or the answer before it, says that the server is not the master."""
         try:
+            if self._asked:
+                self._asked = False
+                if not self._answered(self._reply()):
+                    self.disconnect()  # type: ignore[attr-defined]  # the command's reply is still to come
+                    raise redis.exceptions.ConnectionError(LEFT)
             return super().read_response(*args, **options)  # type: ignore[misc]
         except redis.exceptions.RedisError as error:
             self._generation.check_reply(error, self._made_in)

@@ -41,7 +41,7 @@ class SignalStreams:
                 client = self._client or self._connect(next(iter(streams)))
                 after = [f"{ms}-{seq}" for ms, seq in positions.values()]
                 read = ("XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *streams, *after)
-                reply = client.connection.execute_on_master(*read)
+                reply = client.execute_command(*read)
         except BaseException:
             self._client = self._client_id = None
             raise
