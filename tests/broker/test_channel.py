@@ -22,7 +22,7 @@ class Reads:
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)
 
-    def snapshot(self, channel: Channel) -> None:
+    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
         self.snapshots += 1
 
     def empty(self, channel: Channel) -> None:

@@ -31,6 +31,7 @@ class SnapshotEnvelope(_Event):
     """The whole operation. With `reset`, events before it are missing: they are no longer kept, or were lost."""
 
     type: Literal["snapshot"]
+    n: Annotated[int, Field(ge=0, description="The number of the event from which the stream goes on; 0: the first.")]
     data: Operation
     reset: Reset | None = None
 

@@ -37,10 +37,16 @@ class WorkerEvent(BaseModel):
     )
 
 
+_AFTER_OF_A_PRODUCER: dict[str, Any] = {
+    "if": {"required": ["after"], "properties": {"after": {"type": "integer"}}},
+    "then": {"required": ["producer"], "properties": {"producer": {"type": "string"}}},
+}
+
+
 class WorkerPublish(BaseModel):
     """What a worker adds to an operation: all events or none are stored. Without events it is a heartbeat."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_AFTER_OF_A_PRODUCER)
 
     operation: OperationId
     events: Annotated[list[WorkerEvent], Field(max_length=MAX_EVENTS)] = []
