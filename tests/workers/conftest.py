@@ -7,6 +7,7 @@ import pytest
 
 from progress_workers import AsyncOperation, Operation
 from progress_workers.testing import Recording, recording
+from progress_workers.transport import registry
 from tests.servers import ApiReplica, RealRedis, free_port
 from tests.workers.harness import Broker
 
@@ -54,6 +55,10 @@ def address(carrier: str, redis_url: str, request: pytest.FixtureRequest) -> str
 def broker(redis_url: str, address: str) -> Iterator[Broker]:
     broker = Broker(redis_url, address)
     yield broker
+    # What the test has left running would create its operation again, in the empty Redis of the next one.
+    for link in list(registry._links.values()):
+        for reporter in list(link._known):
+            reporter.discard(told=False)
     broker.redis.close()
 
 
