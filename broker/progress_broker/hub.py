@@ -75,7 +75,16 @@ class Hub:
         members = MemberPlacer(
             self.channels, self._loader, self._resumer, self._tasks, self._policy, settings.redis_timeout_s
         )
-        self.bundles = Bundles(store, settings, members, self._tasks, self.wheel, self.streams, self._policy)
+        self.bundles = Bundles(
+            store,
+            settings,
+            members,
+            self._tasks,
+            self.wheel,
+            self.streams,
+            self._policy,
+            lambda lane: self._feed_of[lane].connected,
+        )
         self.signal_waits = SignalWaits()
         self._started = asyncio.Event()
         self.memory = MemoryUsage(store.connections)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 
 from progress_broker import errors
 from progress_broker.access.takeover import REPLACED, Takeover
+from progress_broker.bundle.query import OperationQuery
 from progress_broker.hub import Hub
 from progress_broker.limits import limiter
 from progress_broker.limits.limiter import Limiter
@@ -30,6 +31,8 @@ from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.subscription import Subscription
 from progress_server.app import create_app
 from tests.broker.harness import Outlet
+from tests.broker.test_bundles import named as naming
+from tests.broker.test_bundles import watch as follow
 from tests.conftest import make_settings
 from tests.servers import RealRedis, eventually
 from tests.topologies.shards import Shards, slot_of
@@ -408,3 +411,47 @@ async def test_a_takeover_is_told_in_any_lane_that_can_be_reached(store: Store, 
     await eventually(lambda: gone == [first], "it is told by another lane")
     await takeover.check_all()
     assert gone == [first]
+
+
+MINE = OperationQuery(terms=frozenset({b"owner:ann"}))
+
+
+async def test_a_stream_of_many_begins_without_the_lanes_that_are_away_and_goes_on_with_them(
+    store: Store, hub: Hub, upper: RealRedis
+) -> None:
+    here, there = list(islice(ids_of(store, away=False), 2)), list(islice(ids_of(store, away=True), 2))
+    for id in (here[0], there[0]):
+        await store.create(NewOperation(id=id, owner="ann"))
+    before = await follow(hub, MINE)
+    await eventually(lambda: before.numbers(there[0]) == [-1], "it has all there is")
+    cursor = before.leave().cursor
+    await store.publish(there[0], [line()])
+    upper.stop()
+    await eventually(lambda: not any(feed.connected for feed in hub.feeds[LANES // 2 :]), "its feeds are away")
+    fresh, back, named = await follow(hub, MINE), await follow(hub, MINE, cursor), await follow(hub, naming(*there))
+    for client in (fresh, back):
+        told = client.events("operations")[0]
+        assert (told["operations"], set(cast(list[int], told["lanes_away"]))) == ([here[0]], UPPER)
+    assert named.events("operations")[0]["operations"] == []
+    assert set(cast(list[int], named.events("operations")[0]["lanes_away"])) == set(map(store.keyspace.lane_of, there))
+    await eventually(lambda: fresh.numbers(here[0]) == [-1], "it has what can be reached")
+    await store.publish(here[0], [line()])
+    await eventually(lambda: fresh.numbers(here[0]) == [-1, 2], "the others go on")
+    await eventually(lambda: back.numbers(here[0]) == [2], "also for who comes back")
+    again = back.leave().cursor
+    assert not named.closed, "what it names may still run"
+    gone_on = await follow(hub, MINE, again)
+    upper.start()
+    await eventually(lambda: hub.connected, "its feeds are back")
+    await store.create(NewOperation(id=there[1], owner="ann"))
+    for client, numbers in ((fresh, [-2]), (gone_on, [2]), (named, [-2])):
+        await eventually(lambda client=client, numbers=numbers: client.numbers(there[0]) == numbers, "it is told")
+        await eventually(lambda client=client: client.numbers(there[1]) == [-1], "and what is new")
+    assert [it["operation"] for it in named.events("missing")] == [there[1]]
+    for id in (*there, here[0]):
+        await store.publish(id, [encode("end", {"status": "succeeded"}, store.settings)])
+    await eventually(lambda: named.closed, "it closes once all have ended")
+    await eventually(lambda: all(it.numbers(there[0])[-1] == 3 for it in (fresh, gone_on)), "the ends are told")
+    assert (await follow(hub, MINE, fresh.cursor)).events("operations")[0] == {"event": "operations", "operations": []}
+    for client in (fresh, gone_on):
+        client.leave()

@@ -44,6 +44,13 @@ test('whatever a worker tells instead of progress, the percentage is its childre
   }
 });
 
+test('a part of the children changes no percentage', () => {
+  const { operation: shown } = after([snapshot(), frame(), frame({ total: 1, percent: null, partial: true })]);
+  assert.equal(shown.children.partial, true);
+  assert.equal(shown.progress.percent, 60);
+  assert.equal(after([snapshot(), frame({ percent: null, partial: true })]).operation.progress, null);
+});
+
 test('another attempt forgets its own percentage, not its children\'s', () => {
   const state = after([snapshot(), frame(), event('progress', 4, { percent: 90 }), event('status', 5, { status: 'running', attempt: 2 })]);
   assert.equal(state.operation.progress.percent, 60);

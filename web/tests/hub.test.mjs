@@ -191,6 +191,22 @@ for (const [why, told, tell] of [
   });
 }
 
+test('what a stream does not name while lanes are away may come later, and is not missing', () => {
+  const { EventSource, clock, aWindow, open, send, flush } = aHub();
+  const one = aWindow();
+  one.want(['a', 'b']);
+  open();
+  EventSource.last.send('operations', { operations: ['b'], lanes_away: [3] }, 'c9');
+  clock.pass(10_000);
+  assert.deepEqual(one.missing(), []);
+  send('a', 'snapshot', 1);
+  flush();
+  assert.deepEqual(one.events(), ['a snapshot 1']);
+  EventSource.last.send('operations', { operations: ['b'] }, 'c10');
+  clock.pass(1_000);
+  assert.deepEqual(one.missing(), ['a']);
+});
+
 for (const answer of [204, new Problem('not-found', 'no', { status: 404 }), new Problem('gone', 'no', { status: 410 })]) {
   test(`a server that has nothing to tell of any of them answers ${answer.status ?? answer}`, async () => {
     const { EventSource, answers, aWindow, clock } = aHub();

@@ -201,6 +201,7 @@ class Followed(_Exact):
 
     operations: list[OperationId]
     reset: Literal["too-many"] | None = None
+    lanes_away: list[int] = Field([], description="lanes that can't be reached: their operations follow later")
 
 
 class Missing(_Exact):

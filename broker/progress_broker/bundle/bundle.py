@@ -135,6 +135,8 @@ class Bundle(Stream):
 
     def appeared(self, indexed: IndexedOperation, number: int) -> None:
         """Follow an operation that was just created, if the client may read it and does not know it yet."""
+        if number in self.merge.absent and number not in self.merge.lanes:  # it will be found when its lane begins
+            return
         lane = self.merge.lane(number)
         if order(indexed.first) <= order(lane.position) or not self.admit(indexed):
             return
@@ -193,7 +195,7 @@ class Bundle(Stream):
                     return
         finally:
             self._flushing = False
-        if not (self.merge.count or self.query.endless or self.awaited):
+        if not (self.merge.count or self.query.endless or self.awaited or self.merge.absent):
             self.close("ended")
         elif not (self._live or self.merge.waiting):
             self._live = True
@@ -217,7 +219,7 @@ class Bundle(Stream):
 
     def stop_awaiting(self) -> None:
         """Stop waiting for operations, if none of them exists."""
-        if self.mode is not Mode.CLOSED and not self.merge.count and not self.query.endless:
+        if self.mode is not Mode.CLOSED and not (self.merge.count or self.query.endless or self.merge.absent):
             self.close("not-found", reconnect=True)
 
     # Implementation of `Stream`
@@ -226,6 +228,8 @@ class Bundle(Stream):
         self.mode = Mode.LIVE
         first, self._first = self._first, []
         data: dict[str, object] = {"operations": self.merge.open_ids()}
+        if self.merge.absent:
+            data["lanes_away"] = sorted(self.merge.absent)
         if self.reset is not None:
             data["reset"] = self.reset
         self._write([*opening_frames, id_frame(self.merge.cursor()), control_frame(OPERATIONS, data), *first])

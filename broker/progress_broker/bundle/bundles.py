@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from progress_broker.bundle import cursor
+from progress_broker.bundle.absent import AbsentLanes
 from progress_broker.bundle.bundle import Admit, Bundle, anything
 from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.discovery import MissedSearch, TooManyEnded, begin, check_number, report_missing
@@ -46,6 +47,7 @@ class Bundles:
         wheel: TimerWheel,
         streams: StreamRegistry,
         policy: StreamPolicy,
+        is_read: Callable[[int], bool],
     ) -> None:
         self.draining = False
         self.watermarks: dict[int, bytes] = {}
@@ -54,6 +56,8 @@ class Bundles:
         self._settings = settings
         self._search = Search(store)
         self._missed = MissedSearch(self._search, tasks)
+        self._absent = AbsentLanes(self._search, tasks, self._restarted)
+        self._is_read = is_read  # whether a lane's feed is being read
         self._wheel, self._streams = wheel, streams
         self._policy = replace(policy, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
@@ -117,6 +121,8 @@ class Bundles:
         for lane in batch.resync:
             for bundle in self:
                 if (bundle_lane := bundle.merge.lanes.get(lane)) is None:
+                    if lane in bundle.merge.absent:
+                        self._absent.begin(bundle, lane)
                     continue
                 if lane in batch.lost:
                     self._missed.search_again(bundle, bundle_lane, self.watermarks[lane])
@@ -145,15 +151,18 @@ class Bundles:
     async def _open(
         self, query: OperationQuery, start: Start, delivery: Delivery, admit: Admit, *, wait: bool
     ) -> Bundle:
-        if len(self.watermarks) < len(self._lane_of_feed):
-            raise StorageUnavailable("this server has no connection to Redis now: retry in a moment")
         most = self._settings.max_operations_per_stream
-        lane_positions = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
-        # Asked before the bundle gets events: a new operation would start its lane at the feed's current position.
-        lost = await self._lost(lane_positions)
+        given = {} if start.position is None else cursor.parse(start.position, len(self._lane_of_feed))
+        while True:  # until nothing has changed meanwhile
+            away = self._away()
+            # Asked before the bundle gets events: a new operation would start its lane at the feed's current position.
+            lane_positions = await self._restarted({lane: at for lane, at in given.items() if lane not in away})
+            if away == self._away():
+                break
         if self.draining:
             raise Draining
         bundle = Bundle(query, delivery, self._policy, self, most, admit)
+        bundle.merge.absent |= {lane: given.get(lane) for lane in self._search.lanes(query) if lane in away}
         # It is registered for new operations first, then searches for existing ones, so that none is missed in between.
         self._bundles.add(bundle)
         self._queries.add(query, bundle)
@@ -162,28 +171,44 @@ class Bundles:
         left_s = delivery.deadline - self._policy.clock()
         self._wheel.add(bundle, min(first_ping_s, self._settings.stream_max_age_s, left_s))
         try:
-            for number in lost:
-                since = min(lane_positions[number].position, self.watermarks[number], key=order)
-                lane_positions[number] = LanePosition(since, partial=True, lost=True)
             await self._begin(bundle, lane_positions, wait=wait, resuming=start.position is not None)
         except BaseException:
             bundle.close("rejected")
             raise
         return bundle
 
-    async def _lost(self, lane_positions: Mapping[int, LanePosition]) -> frozenset[int]:
-        """Return the lanes that have lost the client's position. The bundle is notified of later losses."""
+    def _away(self) -> frozenset[int]:
+        """Return the lanes whose feeds are not read now. If that is so for all, what was read before must do."""
+        lanes = self._lane_of_feed.values()
+        away = frozenset(lane for lane in lanes if lane not in self.watermarks or not self._is_read(lane))
+        if len(away) < len(lanes):
+            return away
+        if len(self.watermarks) < len(lanes):
+            raise StorageUnavailable("this server has no connection to Redis now: retry in a moment")
+        return frozenset()
+
+    async def _restarted(self, lane_positions: Mapping[int, LanePosition]) -> dict[int, LanePosition]:
+        """Return a client's positions, with a restart for those that Redis has lost.
+
+        The bundle is notified of later losses.
+        """
         while True:
             losses = self._losses
             lost = await self._search.lost(lane_positions, self.watermarks)
             if losses == self._losses:
-                return lost
+                break
+        restarts = {}
+        for number in lost:
+            since = min(lane_positions[number].position, self.watermarks[number], key=order)
+            restarts[number] = LanePosition(since, partial=True, lost=True)
+        return {**lane_positions, **restarts}
 
     async def _begin(
         self, bundle: Bundle, lane_positions: Mapping[int, LanePosition], *, wait: bool, resuming: bool
     ) -> None:
         """Search for existing operations, and follow them from the client's position in each lane."""
-        merge, lanes = bundle.merge, self._search.lanes(bundle.query)
+        merge = bundle.merge
+        lanes = [lane for lane in self._search.lanes(bundle.query) if lane not in merge.absent]
         since = {number: merge.lane(number, lane_positions.get(number)).since for number in lanes}
         with merge.searching(lanes):
             found = await self._search.find(bundle, lanes, since)
@@ -191,7 +216,8 @@ class Bundles:
             if bundle.mode is Mode.CLOSED:  # it follows nothing, but the operations may exist
                 raise Draining("this stream was closed before it started: retry in a moment")
             seen = begin(bundle, found.operations, self._search.lane_of)
-            report_missing(bundle, found, wait=wait, seen=seen)
+            named = [id for id in bundle.query.ids if self._search.lane_of(id) in since]
+            report_missing(bundle, found, named, wait=wait, seen=seen)
 
     def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)

@@ -61,18 +61,18 @@ def begin(bundle: Bundle, found: Iterable[IndexedOperation], lane_of: Callable[[
     return seen
 
 
-def report_missing(bundle: Bundle, found: Found, *, wait: bool, seen: int) -> None:
-    """Send a `missing` event for each requested id that does not exist.
+def report_missing(bundle: Bundle, found: Found, named: Sequence[str], *, wait: bool, seen: int) -> None:
+    """Send a `missing` event for each requested id that does not exist, of those that were `named` to the search.
 
     Raises `NotFound` (unless `wait` is set) or `Gone` if none exists, and `Ended` if all have ended and the client has
     received their ends (`seen` is their number).
     """
     existing = {indexed.operation for indexed in found.operations}
-    ids = [id for id in bundle.query.ids if id not in existing]
+    ids = [id for id in named if id not in existing]
     bundle.awaited |= set(ids) - found.gone.keys()
     for id in found.gone:
         bundle.merge.forget(id)
-    if len(bundle) or bundle.query.endless or (seen and bundle.awaited):
+    if len(bundle) or bundle.query.endless or (seen and bundle.awaited) or len(named) < len(bundle.query.ids):
         pass
     elif seen:
         raise Ended("all these operations have ended, and the client has received their ends")

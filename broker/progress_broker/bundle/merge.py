@@ -61,6 +61,8 @@ class Merge:
         self.lanes: dict[int, Lane] = {}
         self.dirty: set[Lane] = set()
         """Lanes that may have frames to send."""
+        self.absent: dict[int, LanePosition | None] = {}
+        """The lanes that could not be searched yet, with the client's position, which the cursor keeps until then."""
         self.count = 0
         self._feeds, self._interval_s, self._clock = feeds, interval_s, clock
         self._released_at = float("-inf")
@@ -212,6 +214,9 @@ class Merge:
         """Return the cursor: the client's position in all lanes."""
         if self._parts is None:
             self._parts = {number: cursor.part_of(number, lane.cursor_position) for number, lane in self.lanes.items()}
+            for number, start in self.absent.items():
+                if start is not None and number not in self.lanes:
+                    self._parts[number] = cursor.part_of(number, start)
         return cursor.join(self._parts.values())
 
     def slices(self) -> Iterator[list[Frame]]:

@@ -161,18 +161,21 @@ export class MultiStream {
     const event = decode(name, message.data, message.lastEventId);
     if (name === 'reconnect') return this.#become('reconnecting', event?.data.reason ?? null);
     if (event === null || name === 'ping' || name === 'bookmark') return;
-    if (name === 'operations') this.#begin(event.data.operations);
+    if (name === 'operations') this.#begin(event.data);
     else if (name === 'missing') this.#miss(event.data);
     else if (this.#requested.has(event.operation)) {
+      this.followed.add(event.operation); // its lane may have been away when the stream began
       this.#on.event({ ...event, position: null }); // its id is the cursor of the stream, not a position of the operation
       if (name === 'end') this.#release([event.operation]);
     }
   }
 
-  /** @param {string[]} ids the operations that the server follows */
-  #begin(ids) {
+  /** @param {{operations: string[], lanes_away?: number[]}} told the operations that the server follows */
+  #begin({ operations: ids, lanes_away: away = [] }) {
     this.followed = new Set(ids);
     this.#on.change();
+    this.#timers.clear('unfollowed');
+    if (away.length > 0) return; // the others may be in lanes that the server can't reach now: it tells them later
     this.#timers.set('unfollowed', UNFOLLOWED_MS, () => this.#lose([...this.#requested].filter((id) => !this.followed.has(id))));
   }
 
