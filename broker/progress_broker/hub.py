@@ -12,9 +12,10 @@ from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnava
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.feed_log import FeedLog
 from progress_broker.live.feeds.pace import Pace
-from progress_broker.live.feeds.reader import Batch, FeedReader
+from progress_broker.live.feeds.reader import FeedReader
 from progress_broker.live.loader import ChannelLoader
 from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer
@@ -58,10 +59,10 @@ class Hub:
         self._traced = tracing.is_on()  # asked once: for each stream it would take a microsecond
         self.clock = clock
         readers = store.connections.readers(store.keyspace)
-        log, pace = FeedLog(together=len(readers) > 1), Pace(len(readers))
+        log, paces = FeedLog(together=len(readers) > 1), list[Pace]()
         self.feeds = [
-            FeedReader(reader, store.keyspace, least_kept=settings.feed_length, log=log, pace=pace, number=number)
-            for number, reader in enumerate(readers)
+            FeedReader(reader, store.keyspace, least_kept=settings.feed_length, log=log, pace=Pace(paces))
+            for reader in readers
         ]
         self._feed_of = {lane: feed for feed in self.feeds for lane in feed.lanes}
         self.client_metrics = store.connections.trips

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from progress_broker.errors import StorageUnavailable
 from progress_broker.hub import Hub
-from progress_broker.live.feeds.reader import Batch
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.model.event import Event
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store

@@ -12,7 +12,7 @@ from progress_broker.bundle.cursor import LanePosition, parse, write
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import Draining, Ended, Gone, InvalidInput, NotFound
 from progress_broker.hub import Hub
-from progress_broker.live.feeds.reader import Batch
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.model.entry import encode
 from progress_broker.model.event import CREATED, Event
 from progress_broker.model.index_terms import Found, IndexedOperation

@@ -8,8 +8,9 @@ import pytest
 import redis.exceptions
 from redis.exceptions import MovedError
 
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.pace import READ_EVERY_S, RECENT_S, SLOWEST_S, Pace
-from progress_broker.live.feeds.reader import COUNT, LATE_S, Batch, FeedReader
+from progress_broker.live.feeds.reader import COUNT, LATE_S, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
@@ -101,15 +102,21 @@ async def test_under_load_there_is_a_least_time_between_two_reads() -> None:
 
 
 def test_readers_with_news_share_the_pace() -> None:
-    pace, now = Pace(16), 100.0
-    assert pace.interval_s(now) == READ_EVERY_S
-    for busy in range(1, 17):
-        pace.had_news(busy - 1, now)
-        assert pace.interval_s(now) == pytest.approx(min(SLOWEST_S, busy * READ_EVERY_S))
-    assert pace.interval_s(now + RECENT_S) == READ_EVERY_S, "they are silent again"
+    shared: list[Pace] = []
+    paces, now = [Pace(shared) for _ in range(16)], 100.0
+    for pace in paces:
+        pace.read(now, news=False)
+        assert pace.early_s(now) == pytest.approx(READ_EVERY_S)
+    for busy, pace in enumerate(paces, 1):
+        pace.read(now, news=True)
+        for each in paces:
+            assert each.early_s(now) == pytest.approx(min(SLOWEST_S, busy * READ_EVERY_S))
+    later = now + RECENT_S
+    paces[0].read(later, news=False)
+    assert paces[0].early_s(later) == pytest.approx(READ_EVERY_S), "the others are silent again"
     alone = Pace()
-    alone.had_news(0, now)
-    assert alone.interval_s(now) == READ_EVERY_S
+    alone.read(now, news=True)
+    assert alone.early_s(now) == pytest.approx(READ_EVERY_S)
 
 
 async def test_the_time_that_handing_on_takes_is_part_of_it() -> None:

@@ -11,7 +11,8 @@ from progress_broker.errors import Ended
 from progress_broker.history import event_log
 from progress_broker.hub import Hub
 from progress_broker.live.channel import Channel
-from progress_broker.live.feeds.reader import COUNT, Batch
+from progress_broker.live.feeds.batch import Batch
+from progress_broker.live.feeds.reader import COUNT
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.operation import NewOperation, Operation

@@ -16,7 +16,7 @@ from progress_broker.bundle.placer import MemberPlacer
 from progress_broker.bundle.query import OperationQuery, QueryIndex
 from progress_broker.bundle.search import Search
 from progress_broker.errors import Draining, StorageUnavailable
-from progress_broker.live.feeds.reader import Batch
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.model.event import CREATED, Event
 from progress_broker.model.index_terms import IndexedOperation, read_terms
 from progress_broker.model.position import order

@@ -1,6 +1,6 @@
 """The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from progress_broker.errors import Unreadable
@@ -54,17 +54,23 @@ class FeedConnection:
         position: bytes = entries[0][0] if entries else EMPTY
         return position
 
-    async def has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
-        """Whether a feed, which ends at `last`, has lost the entry that it had at a position (see `was_lost`)."""
+    async def lost(self, before: Mapping[bytes, bytes], last: Mapping[bytes, bytes], least_kept: int) -> list[bytes]:
+        """Return the feeds, which end at `last`, that have lost the entry at the position before (see `was_lost`)."""
+        return [feed for feed, at in before.items() if await self._has_lost(feed, at, last[feed], least_kept)]
+
+    async def has_all(self, positions: Mapping[bytes, bytes]) -> bool:
+        """Whether feeds still have their entries at these positions."""
+        for feed, at in positions.items():
+            if at != EMPTY and not await self.request(_command(b"XRANGE", feed, at, at)):
+                return False
+        return True
+
+    async def _has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
         if position in (last, EMPTY):
             return False
         entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
         length = await self.request(_command(b"XLEN", feed))
         return was_lost(position, entries[0][0] if entries else None, length, least_kept)
-
-    async def has(self, feed: bytes, position: bytes) -> bool:
-        """Whether a feed still has its entry at a position."""
-        return position == EMPTY or bool(await self.request(_command(b"XRANGE", feed, position, position)))
 
     async def trimmed_past(self, feed: bytes, position: bytes) -> bool:
         """Whether a feed keeps no entry up to a position any more. Then entries after it may have been trimmed, too."""

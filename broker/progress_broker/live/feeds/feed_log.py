@@ -30,16 +30,12 @@ class FeedLog:
         self._soon()
 
     def reconnected(self, lanes: Sequence[int], tries: int) -> None:
-        """Tell that a reader has a connection again, after a number of tries."""
-        if not self._together:
+        """Tell that a reader has a connection, if that took more than one try."""
+        if tries and not self._together:
             log.info("reconnected to the feed after %d tries", tries)
-            return
-        self._reconnected.update(lanes)
-        self._soon()
-
-    def moved(self, lanes: Sequence[int]) -> None:
-        """Tell that a reader goes on at another server, which has all that was read."""
-        log.debug("the feeds of %s have moved to another server", shown(lanes))
+        elif tries:
+            self._reconnected.update(lanes)
+            self._soon()
 
     def _soon(self) -> None:
         if self._timer is None:

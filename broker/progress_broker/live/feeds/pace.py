@@ -13,18 +13,23 @@ RECENT_S = 0.05
 
 
 class Pace:
-    """The pace that several readers share. Each has a number."""
+    """The pace of a reader, which it shares with others."""
 
-    def __init__(self, readers: int = 1) -> None:
-        self._news_at = [float("-inf")] * readers
+    def __init__(self, shared: "list[Pace] | None" = None) -> None:
+        self._readers = [] if shared is None else shared
+        self._readers.append(self)
+        self._news_at = self._read_at = float("-inf")
 
-    def had_news(self, reader: int, now: float) -> None:
-        """Note that a reader has received events."""
-        self._news_at[reader] = now
+    def read(self, now: float, *, news: bool) -> None:
+        """Note that a read has ended, with or without events."""
+        self._read_at = now
+        if news:
+            self._news_at = now
 
-    def interval_s(self, now: float) -> float:
-        """Return the minimum time from a reply to the same reader's next read."""
-        if len(self._news_at) == 1:
-            return READ_EVERY_S
+    def early_s(self, now: float) -> float:
+        """Return how long the reader has to wait before its next read."""
+        if len(self._readers) == 1:
+            return self._read_at + READ_EVERY_S - now
         since = now - RECENT_S
-        return min(SLOWEST_S, READ_EVERY_S * max(1, sum([at > since for at in self._news_at])))
+        busy = sum([reader._news_at > since for reader in self._readers])
+        return self._read_at + min(SLOWEST_S, READ_EVERY_S * max(1, busy)) - now

@@ -1,20 +1,19 @@
 """The feed reader: one blocking XREAD over the feeds of several lanes, independent of the number of operations.
 
-One reader has all lanes where one server has all feeds; in a Cluster, where one command can name the keys of one slot
-only, each lane has a reader.
+It has all lanes if one server has them. In a Cluster a read can name the keys of one slot: each lane has a reader.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
+from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.live.feeds.feed_log import FeedLog
-from progress_broker.live.feeds.pace import READ_EVERY_S, Pace
+from progress_broker.live.feeds.pace import Pace
 from progress_broker.model.event import Event, read_entry
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s
@@ -26,16 +25,6 @@ COUNT = 500
 
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The result of a read. Events of the lanes in `resync` may have been missed: their logs must be read again."""
-
-    events: list[Event]
-    resync: tuple[int, ...] = ()
-    lost: tuple[int, ...] = ()
-    """The lanes of `resync` whose feed no longer has entries that were delivered: Redis has lost history."""
 
 
 class FeedReader:
@@ -51,7 +40,6 @@ class FeedReader:
         least_kept: int = 0,
         log: FeedLog | None = None,
         pace: Pace | None = None,
-        number: int = 0,
     ) -> None:
         self.lanes = reader.lanes
         self.connected = False
@@ -68,14 +56,12 @@ class FeedReader:
         self._least_kept = least_kept
         self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
         self._clock, self._sleep = clock, sleep
-        self._log, self._pace, self._number = log or FeedLog(), pace or Pace(), number
-        self._read_at = clock() - READ_EVERY_S
+        self._log, self._pace = log or FeedLog(), pace or Pace()
         self._xread = xread_of(self._lanes, COUNT)
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield what is published from now on, endlessly. The first batch, and each after a reconnect, is a resync."""
-        self.connected = False
-        tries = 0
+        self.connected, tries = False, 0
         while True:
             try:
                 with storage_errors():
@@ -94,10 +80,8 @@ class FeedReader:
                 await self._connection.disconnect()
                 raise
             if not self.connected:
-                self.connected = True
-                if tries:
-                    self._log.reconnected(self.lanes, tries)
-                tries = 0
+                self._log.reconnected(self.lanes, tries)
+                self.connected, tries = True, 0
             yield batch
             if self.connected:
                 self._delivered = None
@@ -105,42 +89,33 @@ class FeedReader:
     async def _go_on(self) -> Batch:
         """Read what follows; after feeds have moved to another server, there."""
         try:
-            return await self._read(self.positions)
+            return await self._read()
         except redis.exceptions.MovedError:
             await self._connection.disconnect()
         # Some servers say this also after a failover. Then the new server may lack entries that were delivered.
         self.moves += 1
-        for feed, position in self.positions.items():
-            if not await self._connection.has(feed, position):
-                return await self._begin()
-        self._log.moved(self.lanes)
-        return await self._read(self.positions)
+        return await (self._read if await self._connection.has_all(self.positions) else self._begin)()
 
     async def _begin(self) -> Batch:
         """Continue from the end of the feeds, and find which of them have lost entries that were delivered."""
-        if self._delivered is None:
-            self._delivered = dict(self.positions)
+        self._delivered = self._delivered or dict(self.positions)
         # Always the real last IDs of the feeds, never `$`: every call would resolve that again and could skip entries.
         self.answered_at = self._clock()
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
-        before, kept = self._delivered.items(), self._least_kept
-        lost = [feed for feed, at in before if await self._connection.has_lost(feed, at, last[feed], kept)]
+        lost = await self._connection.lost(self._delivered, last, self._least_kept)
         self.positions = last
         return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))
 
-    async def _read(self, positions: dict[bytes, bytes]) -> Batch:
-        now = self._clock()
-        early_s = self._read_at + self._pace.interval_s(now) - now
+    async def _read(self) -> Batch:
+        early_s, positions = self._pace.early_s(self._clock()), self.positions
         if early_s > 0:
             await self._sleep(early_s)
         late = self._clock() - self.answered_at > LATE_S
         reply = await self._connection.request(self._xread + packed(positions.values()))
-        self._read_at = self.answered_at = self._clock()
+        self.answered_at = self._clock()
         self.reads += 1
-        if reply:
-            self._pace.had_news(self._number, self._read_at)
-        events: list[Event] = []
-        resync: list[int] = []
+        self._pace.read(self.answered_at, news=bool(reply))
+        events, resync = list[Event](), list[int]()
         for feed, entries in reply or ():
             before, positions[feed] = positions[feed], entries[-1][0]
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
