@@ -32,10 +32,12 @@ class ClusterNode(RealRedis):
         )
         super().__init__(folder, port=self.port, options=(*clustered, *options), binary=binary(server))
         self.folder = folder
+        self.hangs = False
 
     @property
     def is_up(self) -> bool:
-        return self.popen is not None and self.popen.poll() is None
+        """Whether it can answer."""
+        return self.popen is not None and self.popen.poll() is None and not self.hangs
 
 
 class Cluster:
@@ -162,10 +164,14 @@ class Cluster:
         node.stop(signal.SIGKILL)
 
     def stop(self, node: RealRedis) -> None:
+        assert isinstance(node, ClusterNode)
         node.send(signal.SIGSTOP)
+        node.hangs = True
 
     def cont(self, node: RealRedis) -> None:
+        assert isinstance(node, ClusterNode)
         node.send(signal.SIGCONT)
+        node.hangs = False
 
     def failover(self, lane: int, *, planned: bool) -> RealRedis:
         slot = self.slot_of_lane(lane)

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 _OUTDATED = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED")
 """Error codes that say that other nodes may have the slots by now."""
 
+_UNREACHABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+"""These classes themselves: those of wrong passwords, for example, derive from them."""
+
 OpenNode = Callable[[RedisAddress, Callable[[Exception], None]], Node]
 Send = Callable[[Node, Part], Awaitable[Mapping[int, Any]]]
 """Sends a part of a batch to its node, and returns the reply or the error of Redis to each of its commands."""
@@ -53,10 +56,10 @@ class Nodes:
         health = self._health.get(endpoint)
         return None if health is None or health.away is None else f"{endpoint} is away: {health.away}"
 
-    def well(self, key: str | bytes) -> Node | None:
+    def well(self, key: str | bytes) -> Endpoint | None:
         """Return the node that serves a key, if it is known and well, as far as known."""
         owner = self.slots.owner(slot_of(key))
-        return None if owner is None or self.away(owner) is not None else self.node(owner)
+        return None if owner is None or self.away(owner) is not None else owner
 
     async def owner(self, key: str) -> Node:
         """Return the node that serves a key. Raises `NodeAway`, or why nobody could be asked."""
@@ -117,10 +120,16 @@ class Nodes:
         try:
             return await send(self.node(part.node), part)
         except (redis.exceptions.RedisError, OSError) as error:
-            self.heard(part.node, error)
-            return dict.fromkeys(part.places, error)
+            return dict.fromkeys(part.places, self.failed(part.node, error))
 
     # Faults
+
+    def failed(self, endpoint: Endpoint, error: Exception) -> Exception:
+        """Draw the conclusions from an error of a call to a node. Return the error that its caller gets."""
+        self.heard(endpoint, error)
+        if type(error) in _UNREACHABLE or isinstance(error, OSError):
+            return NodeAway(f"{endpoint}: {_reason(error)}")
+        return error
 
     def heard(self, endpoint: Endpoint, error: Exception) -> None:
         """Draw the conclusions from an error of a node, or of a connection to it."""

@@ -36,11 +36,11 @@ class RoutedRedis(aioredis.Redis):
         node = None if key is None else self._nodes.well(key)
         if node is not None:  # as usual; the rest is for what is not
             try:
-                return await self._client_of(node).execute_command(*args, **options)
+                return await self._client_of(self._nodes.node(node)).execute_command(*args, **options)
             except (RedisError, OSError) as error:
-                node.heard(error)
+                failure = self._nodes.failed(node, error)
                 if not did_not_run(error):
-                    raise
+                    raise failure from None
         (reply,) = await self.carry([(args, options)])
         if isinstance(reply, Exception):
             raise reply
@@ -117,10 +117,9 @@ class RoutedQueue:
             node = self._nodes.well(call.keys[0])
             if node is not None:  # as usual; the rest is for what is not
                 try:
-                    (reply,) = await node.queue.replies([call])
+                    (reply,) = await self._nodes.node(node).queue.replies([call])
                 except (RedisError, OSError) as error:
-                    node.heard(error)
-                    raise
+                    raise self._nodes.failed(node, error) from None
             if node is None or did_not_run(reply):
                 (reply,) = await self.run_each([call])
             if isinstance(reply, Exception):

@@ -9,7 +9,15 @@ from typing import Any, Self
 
 import redis.exceptions
 
-from progress_broker.errors import BrokerError, SetupError, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.errors import (
+    BrokerError,
+    LaneAway,
+    SetupError,
+    SlotMoving,
+    StorageFull,
+    StorageUnavailable,
+    Unreadable,
+)
 from progress_broker.model.children import Tree
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.grants import ResourceAttributes
@@ -376,8 +384,8 @@ def _answer(reply: Any) -> Published | BrokerError:
     """Return the answer to one publish of several. Raise what concerns them all."""
     if isinstance(reply, redis.exceptions.RedisError | OSError):
         with storage_errors():
-            if isinstance(error := storage_error(reply), StorageFull):  # others may be smaller
-                return error
+            if isinstance(error := storage_error(reply), StorageFull | LaneAway | SlotMoving):
+                return error  # others may be smaller, or of other lanes
             if error is None or isinstance(error, Unreadable):  # it may pass, as all errors of Redis itself
                 return StorageUnavailable(f"Redis rejected a script call: {reply}")
             raise error

@@ -11,7 +11,7 @@ DELAYS_S: Final = (0.1, 1.0)
 
 
 class NodeAway(redis.exceptions.ConnectionError):
-    """Nothing was sent: the node that has the key can't be reached now, or nobody has the key."""
+    """The node that has the key can't be reached now, or nobody has the key. Other nodes may answer."""
 
 
 class Health:

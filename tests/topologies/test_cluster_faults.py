@@ -1,0 +1,204 @@
+"""A server on a Cluster whose slots move and whose masters fail: what concerns no such slot goes on, the rest waits."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from itertools import count
+
+import pytest
+
+from progress_broker import errors
+from progress_broker.hub import Hub
+from progress_broker.model.entry import NewEvent, encode
+from progress_broker.model.operation import NewOperation
+from progress_broker.model.publish import Publish, Published
+from progress_broker.operations.store import Store
+from progress_broker.settings import Settings
+from progress_broker.stream.delivery import Start
+from tests.broker.harness import Outlet
+from tests.conftest import make_settings
+from tests.servers import eventually
+from tests.topologies.cluster import Cluster, Migration
+from tests.topologies.topology import LANES, do
+
+TIMEOUT_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("replicated"), replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def settings(cluster: Cluster) -> Settings:
+    cluster.flush()
+    return make_settings(redis_url=cluster.url, redis_timeout_s=TIMEOUT_S, probe_interval_s=0.1)
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    async with await Store.open(settings) as store:
+        assert store.keyspace.lanes == LANES
+        yield store
+
+
+@pytest.fixture
+async def hub(store: Store, settings: Settings) -> AsyncIterator[Hub]:
+    async with Hub(store, settings) as hub:
+        await hub.started()
+        yield hub
+
+
+async def operation_in(store: Store, lane: int) -> str:
+    """Create an operation in a lane."""
+    id = next(id for number in count() if store.keyspace.lane_of(id := f"operation-{number}") == lane)
+    await store.create(NewOperation(id=id))
+    return id
+
+
+async def watch(hub: Hub, operation: str) -> Outlet:
+    subscription = await hub.subscribe(operation, Start())
+    outlet = Outlet(subscription)
+    subscription.attach(outlet)
+    return outlet
+
+
+def line(message: str) -> NewEvent:
+    return encode("log", {"message": message}, make_settings())
+
+
+class Publisher:
+    """Publishes one line after the other to an operation, each until it is stored. Keeps the longest time that took."""
+
+    def __init__(self, store: Store, operation: str) -> None:
+        self.store, self.operation = store, operation
+        self.stored = 0
+        self.longest_s = 0.0
+        self.failures: list[errors.StorageUnavailable] = []
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            while True:
+                entry = line(str(self.stored)).numbered("p", self.stored + 1)
+                try:
+                    (answer,) = await self.store.publish_many([Publish(self.operation, [entry])])
+                except errors.StorageUnavailable as error:
+                    answer = error
+                if isinstance(answer, Published):
+                    break
+                assert isinstance(answer, errors.StorageUnavailable), answer
+                self.failures.append(answer)
+                await asyncio.sleep(0.01)
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+            self.stored += 1
+            await asyncio.sleep(0.01)
+
+    async def more(self, many: int = 5) -> None:
+        """Wait until more is stored."""
+        wanted = self.stored + many
+        await eventually(lambda: self.stored >= wanted or self._task.done(), f"{many} more lines are stored")
+        assert not self._task.done() or self._task.result()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def test_a_slot_moves_key_by_key_while_it_is_published_to_and_watched(
+    cluster: Cluster, store: Store, hub: Hub
+) -> None:
+    id = await operation_in(store, 0)
+    outlet = await watch(hub, id)
+    publisher = Publisher(store, id)
+    await publisher.more()
+    moving = Migration(cluster, cluster.slot_of_lane(0))
+    moving.begin()
+    listings_first = sorted(moving.keys(), key=lambda key: b":op:" in key)
+    moving.move(listings_first[:-2])
+    await eventually(lambda: publisher.failures, "publishing waits, and then fails")
+    assert isinstance(publisher.failures[0], errors.SlotMoving)
+    assert (await store.get(id)).events > publisher.stored  # reading goes on
+    moving.move(listings_first[-2:])
+    assert (await store.get(id)).events > publisher.stored
+    moving.settle()
+    await publisher.more()
+    assert await asyncio.to_thread(cluster.move_slot, 0) is moving.source  # and back, as fast as it goes
+    await publisher.more()
+    await publisher.stop()
+    assert {type(failure) for failure in publisher.failures} == {errors.SlotMoving}
+    n = (await store.get(id)).events
+    await eventually(lambda: outlet.numbers[-1] == n, "all is told")
+    assert outlet.numbers == [-1, *range(2, n + 1)], "in order, and without a reset"
+    assert n == publisher.stored + 1
+
+
+async def test_a_planned_failover_costs_a_moment_and_loses_nothing(cluster: Cluster, store: Store, hub: Hub) -> None:
+    id = await operation_in(store, 5)
+    outlet = await watch(hub, id)
+    publisher = Publisher(store, id)
+    await publisher.more()
+    await asyncio.to_thread(cluster.failover, 5, planned=True)
+    await publisher.more()
+    await publisher.stop()
+    n = (await store.get(id)).events
+    assert n == publisher.stored + 1
+    await eventually(lambda: outlet.numbers[-1] == n, "all is told")
+    assert [number for number in outlet.numbers if number > 0] == list(range(2, n + 1))
+
+
+async def test_scripts_that_one_node_forgot_are_loaded_there(cluster: Cluster, store: Store) -> None:
+    ids = [await operation_in(store, lane) for lane in range(LANES)]
+    do(cluster.of_lane(0), "SCRIPT", "FLUSH")
+    await asyncio.gather(*(store.publish(id, [line("m")]) for id in ids))
+    assert {(await store.get(id)).events for id in ids} == {2}
+
+
+async def test_a_master_that_hangs_costs_its_own_lanes_only_and_is_replaced(
+    cluster: Cluster, store: Store, hub: Hub
+) -> None:
+    hit, well = 10, next(lane for lane in range(LANES) if cluster.of_lane(lane) is not cluster.of_lane(10))
+    there, here = await operation_in(store, hit), await operation_in(store, well)
+    outlet = await watch(hub, there)
+    publishers = [Publisher(store, there), Publisher(store, here)]
+    await publishers[0].more()
+    old = cluster.of_lane(hit)
+    cluster.stop(old)
+    try:
+        await eventually(lambda: cluster.of_lane(hit) is not old, "its replica is promoted")
+        await publishers[0].more()
+        await eventually(lambda: hub.connected, "all lanes are read again")
+    finally:
+        cluster.cont(old)
+    for publisher in publishers:
+        await publisher.stop()
+    assert publishers[1].failures == []
+    assert publishers[1].longest_s < TIMEOUT_S
+    waited = [failure for failure in publishers[0].failures if isinstance(failure, errors.LaneAway)]
+    assert len(waited) >= len(publishers[0].failures) - 2, "only the first ones wait for its answer"
+    n = (await store.get(there)).events
+    await eventually(lambda: outlet.numbers[-1] == n, "all is told")
+    await eventually(lambda: len(cluster.replicas_of(cluster.of_lane(hit))) == 1, "the old master follows")
+
+
+async def test_a_master_that_dies_costs_its_own_lanes_only_and_is_replaced(
+    cluster: Cluster, store: Store, hub: Hub
+) -> None:
+    hit, well = 15, next(lane for lane in range(LANES) if cluster.of_lane(lane) is not cluster.of_lane(15))
+    there, here = await operation_in(store, hit), await operation_in(store, well)
+    outlet = await watch(hub, there)
+    publishers = [Publisher(store, there), Publisher(store, here)]
+    await publishers[0].more()
+    await asyncio.to_thread(cluster.failover, hit, planned=False)
+    await publishers[0].more()
+    for publisher in publishers:
+        await publisher.stop()
+    assert publishers[1].failures == []
+    assert publishers[1].longest_s < TIMEOUT_S
+    n = (await store.get(there)).events
+    await eventually(lambda: outlet.numbers[-1] == n, "all is told")
+    await eventually(lambda: hub.connected, "all lanes are read again")
