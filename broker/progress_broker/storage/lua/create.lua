@@ -55,6 +55,7 @@ end
 local indexes = table.concat(given.INDEX or {}, '\n')
 local listed = index_keys(KEYS[5], indexes .. '\nstatus:pending')
 look(listed)
+look({ KEYS[4] .. ':length' })
 local length = feed_length(KEYS[4], given.FEED)
 local policy = ask('HMGET', KEYS[6] .. ':policy', 'retention_ms', 'idle_ms') or {}
 local retention_ms = kept_ms(policy[1], given.RETENTION, RETENTION_MS)

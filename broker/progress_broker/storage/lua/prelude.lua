@@ -104,9 +104,10 @@ local function forget(signals)
 end
 
 -- Looks at keys that are not in KEYS, before the first write: while a Cluster moves their slot, a script that touches a
--- key which is not here fails, and must fail while nothing is written.
+-- key which is not here fails, and must fail while nothing is written. It looks at KEYS[1] as well: where a slot is moved
+-- to, one key alone that has not arrived is taken for one that does not exist; if another one has, the command fails.
 local function look(keys)
-  for at = 1, #keys, 1000 do redis.call('EXISTS', unpack(keys, at, math.min(at + 999, #keys))) end
+  for at = 1, #keys, 1000 do redis.call('EXISTS', KEYS[1], unpack(keys, at, math.min(at + 999, #keys))) end
 end
 
 -- Returns the keys of the indexes that an operation is listed in, `<field>:<value>` a line. With `statuses`, those of

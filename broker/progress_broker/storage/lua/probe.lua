@@ -7,6 +7,7 @@
 --       2 how long it lasts, in milliseconds
 -- Reply {'ok'}
 
+look({ KEYS[3] .. ':length' })
 local length = feed_length(KEYS[3], ARGV[1])
 -- Listings, and TTLs with them, are moved when `listed_ms` is long ago, which so never comes.
 redis.call('HSET', KEYS[1], 'schema', SCHEMA, 'status', 'running', 'attempt', '1', 'indexes', '', 'created', '0',
