@@ -35,7 +35,18 @@ def _load(verb: str, file: str = "", *, includes: Sequence[str] = ()) -> Script:
 META = _load("meta")
 CREATE = _load("create")
 PUBLISH = _load(
-    "publish", includes=("append", "producers", "joined", "counts", "metadata", "archive", "publish_arguments")
+    "publish",
+    includes=(
+        "append",
+        "producers",
+        "joined",
+        "counts",
+        "metadata",
+        "archive",
+        "event_rules",
+        "publish_arguments",
+        "publish_snapshot",
+    ),
 )
 DELETE = _load("delete")
 SIGNAL = _load("signal")
