@@ -56,6 +56,13 @@ def test_what_may_be_left_out(text: str, same: str) -> None:
     assert given == theirs | redis.connection.parse_url(same)
 
 
+def test_how_many_replicas_confirm_a_write_is_no_option_of_the_library() -> None:
+    for text in ("redis://h", "unix:///s", "redis+cluster://h", "redis+sentinel://h/s"):
+        address = parse_address(f"{text}?wait_replicas=2&wait_ms=50")
+        assert (address.wait_replicas, address.wait_ms, address.library) == (2, 50, {})
+        assert (parse_address(text).wait_replicas, parse_address(text).wait_ms) == (None, 1000)
+
+
 @given(TEXTS, TEXTS, st.lists(SERVERS, min_size=1, max_size=4), st.booleans())
 def test_a_cluster_is_named_by_some_of_its_nodes(name: str, password: str, seeds: list[Endpoint], tls: bool) -> None:
     hosts = ",".join(map(str, seeds))
@@ -104,6 +111,8 @@ def test_ports_that_are_not_named() -> None:
         ("redis://h/main", "database must be a number"),
         ("redis+cluster://a,", "a host is missing"),
         ("redis+cluster://a/1", "only database 0"),
+        ("redis://a?wait_replicas=some", "wait_replicas must be a whole number"),
+        ("redis+cluster://a?wait_ms=-1", "wait_ms must be a whole number"),
         ("redis+cluster://a?nat=b:1", "write nat like"),
         ("redis+cluster://a?nat=b>c", "a port must be"),
         ("redis+sentinel://a", "name of the service is missing"),

@@ -55,6 +55,10 @@ class RedisAddress:
     """Where servers are reached from here, by the endpoints that they announce."""
     library: Mapping[str, str] = field(repr=False)
     """Options for the client library, such as `ssl_ca_certs`."""
+    wait_replicas: int | None = None
+    """How many replicas must have a creation or an end before it is said to be stored; None: one, if there is any."""
+    wait_ms: int = 1000
+    """How long they are waited for at most, in milliseconds."""
 
     @property
     def shown(self) -> str:
@@ -101,7 +105,8 @@ def parse_address(text: str) -> RedisAddress:
     """Take an address apart. Raises `ValueError`, whose text quotes no part of a password, if it is wrong.
 
     After the hosts, an address of sentinels has a service and, if it is not 0, a database. Options of it and of a
-    Cluster are `nat` (`announced:6379>reached:7001,…`), and for sentinels `sentinel_user` and `sentinel_password`.
+    Cluster are `nat` (`announced:6379>reached:7001,…`), and for sentinels `sentinel_user` and `sentinel_password`. Each
+    takes `wait_replicas` and `wait_ms`.
     """
     scheme, _, rest = text.strip().partition("://")  # a file that it was read from may end with a line feed
     kind = kind_of(text)
@@ -122,6 +127,7 @@ def parse_address(text: str) -> RedisAddress:
     unix = scheme.lower() == _UNIX
     database = _database(kind, options.pop("db", "" if unix else path.strip("/")))
     of_sentinels = kind == "sentinel"
+    wait_replicas, wait_ms = options.pop("wait_replicas", None), options.pop("wait_ms", "1000")
     return RedisAddress(
         kind,
         _TLS.get(scheme.lower().partition("+")[0], False),
@@ -134,7 +140,15 @@ def parse_address(text: str) -> RedisAddress:
         options.pop("sentinel_password", "") if of_sentinels else "",
         {} if kind == "single" else _reachable(options.pop("nat", "")),
         options,
+        None if wait_replicas is None else _whole(wait_replicas, "wait_replicas"),
+        _whole(wait_ms, "wait_ms"),
     )
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{name} must be a whole number")
+    return int(text)
 
 
 def _database(kind: Kind, text: str) -> int:
