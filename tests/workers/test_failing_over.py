@@ -128,3 +128,33 @@ def test_an_operation_of_another_process_is_waited_for_until_it_is_created_again
     assert failing.logged("op") == ["before", "after"]
     assert failing.show("op").status == "succeeded"
     failing_over.redis.close()
+
+
+def test_an_end_that_no_replica_has_is_sent_again_after_a_failover(
+    pair: Pair, failing: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"interval_s": 0.01, "settings": failing.settings}
+    with Operation.start("import", id="replicated", **options) as op:
+        op.log("line")
+    assert op.flush(60), "a replica has confirmed it"
+    wait_until(lambda: statuses(Broker(pair.direct_url), "replicated") == ["succeeded"], "and so it has it")
+    with Operation.start("import", id="op", lease_s=2, **options) as op:
+        op.log("before")
+        assert op.flush(60)
+        pair.cut()
+    assert not op.flush(60), "no replica has the end"
+    Operation.start("import", id="lost", **options).succeed({"rows": 7})
+    wait_until(lambda: "succeeded" in statuses(Broker(pair.url), "lost"), "its end is stored")
+    pair.fail_over()
+    for each in ("op", "lost"):
+        wait_until(lambda each=each: "succeeded" in statuses(failing, each), "the end is stored again")
+        assert_whole(failing.events(each))
+    assert failing.show("lost").result == {"rows": 7}
+    assert op.flush(60)
+
+
+def statuses(broker: Broker, operation: str) -> list[str]:
+    try:
+        return [end["status"] for end in broker.data(operation, "end")]
+    finally:
+        broker.redis.close()

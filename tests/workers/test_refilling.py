@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from progress_broker.errors import BrokerError, Gap
+from progress_broker.errors import BrokerError, Gap, Gone
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.publish import Publish, Published
 from progress_workers.core.outgoing.sent import KEPT_S, MAX_BYTES, KeptBatches, Sent
 from progress_workers.core.progress.clock import Clock
-from progress_workers.core.reporter import Reporter
+from progress_workers.core.reporter import UNCONFIRMED_S, Reporter
 from progress_workers.transport.answers import apply_answer
 from tests.workers.test_reporter import END, SETTINGS
 
@@ -279,3 +279,56 @@ def test_what_is_kept_is_let_go_with_time_and_with_its_operation() -> None:
     assert kept.size == 0
     second.drop_old(3 * KEPT_S)
     assert second.take_lost(5, "p").gone == 15
+
+
+def test_an_end_that_no_replica_has_is_sent_again_for_some_time(caplog: pytest.LogCaptureFixture) -> None:
+    bench, unconfirmed = Bench(), STORED._replace(confirmed=False)
+    bench.reporter.log("line")
+    bench.reporter.end(END)
+    mark = bench.reporter.mark()
+
+    def send() -> None:
+        publish = bench.reporter.batch(bench.now)
+        assert publish is not None
+        assert publish.ends
+        assert bench.redis.publish(publish) == STORED
+        apply_answer(bench.reporter, unconfirmed, bench.reporter.acknowledged)
+
+    send()
+    assert bench.reporter.reached(mark), "the block that it ends is not held up"
+    assert not bench.reporter.done
+    assert bench.reporter.unconfirmed
+    late, first = bench.reporter.mark(), bench.now
+    assert not bench.reporter.reached(late)
+    while not bench.reporter.done:
+        assert bench.now < bench.reporter.due_at() < bench.now + 1
+        bench.now = bench.reporter.due_at()
+        assert bench.reporter.reached(late) is (bench.now >= first + 1), "nor the end of the process, for long"
+        send()
+    assert UNCONFIRMED_S <= bench.now - first < UNCONFIRMED_S + 1
+    assert bench.reporter.unconfirmed
+    assert [event.type for event in bench.redis.events] == ["log", "end"]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_end_that_was_lost_before_a_replica_had_it_is_stored_again(deleted: bool) -> None:
+    bench = Bench()
+    bench.reporter.log("line")
+    bench.drain()
+    bench.reporter.end(END)
+    publish = bench.reporter.batch(bench.now)
+    assert publish is not None
+    assert bench.redis.publish(publish) == STORED
+    apply_answer(bench.reporter, STORED._replace(confirmed=False), bench.reporter.acknowledged)
+    if deleted:  # by somebody else, who has seen the end
+        apply_answer(bench.reporter, Gone("deleted"), bench.reporter.acknowledged)
+        assert bench.reporter.lost is None
+    else:
+        bench.redis.forget(2)
+        bench.now = bench.reporter.due_at()
+        bench.send()
+        assert bench.reporter.due_at() < bench.now, "it does not wait"
+        bench.drain()
+        assert [event.type for event in bench.redis.events] == ["log", "end"]
+    assert bench.reporter.done
+    assert not bench.reporter.unconfirmed

@@ -133,7 +133,7 @@ class AsyncOperation(SharedOperation):
             return False
         finally:
             forget()
-        return not (self._reporter.tell_loss() or self._reporter.dropped)
+        return not (self._reporter.tell_loss() or self._reporter.dropped or self._reporter.unconfirmed)
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()

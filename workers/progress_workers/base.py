@@ -296,7 +296,8 @@ class BaseOperation:
             self._reporter.release()
             self.trace.end(None)
         # Dropped updates are already logged, and that the broker was away at the start, too.
-        if not flushed and not self._reporter.dropped and self._reporter.opening is None:
+        told = self._reporter.dropped or self._reporter.unconfirmed
+        if not flushed and not told and self._reporter.opening is None:
             logger.warning(
                 "the last updates of operation %s are not stored yet; they are sent as soon as that is possible",
                 self.id,

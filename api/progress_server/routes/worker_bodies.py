@@ -86,6 +86,9 @@ class WorkerPublished(BaseModel):
     counts: list[float | None] | None = Field(
         None, description="if several processes count: own count and total, and what the others add to them"
     )
+    confirmed: bool | None = Field(
+        None, description="of an end, if Redis has replicas: whether one has it, so that it outlives a failover"
+    )
     error: str | None = Field(None, description="the error code, if it was rejected")
     detail: str | None = None
     events: RejectedEvents | None = Field(None, description="the events for which it was rejected, if it is some")
@@ -101,6 +104,7 @@ class WorkerCreated(BaseModel):
     created_ms: int | None
     idle_timeout_s: float | None = Field(description="how long it is kept without events")
     cancel: Cancel | None = Field(description="the cancel of its parent, which has ended this operation too")
+    confirmed: bool | None = Field(None, description="if Redis has replicas: whether one has the operation, too")
 
 
 class WorkerCreation(NewOperation):

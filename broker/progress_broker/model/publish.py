@@ -31,6 +31,11 @@ class Publish(NamedTuple):
     traceparent: str = ""
     after: tuple[str, int] | None = None
 
+    @property
+    def ends(self) -> bool:
+        """Whether it ends the operation."""
+        return bool(self.entries) and self.entries[-1].type == "end"
+
 
 class Created(NamedTuple):
     """An operation that exists, whether it is new or was created before, as its worker needs it."""
@@ -43,6 +48,8 @@ class Created(NamedTuple):
     """How long it is kept without events."""
     cancel: Cancel | None = None
     """The cancel of its parent, which has ended this operation too."""
+    confirmed: bool | None = None
+    """Whether a replica of Redis has it, too; None: there is none, or nobody asked."""
 
 
 class Counts(NamedTuple):
@@ -93,6 +100,8 @@ class Published(NamedTuple):
     """The request to stop, if there was one."""
     counts: Counts | None = None
     """What all publishers have counted, if there are several."""
+    confirmed: bool | None = None
+    """If it ended the operation: whether a replica of Redis has that, too; None: there is none, or nobody asked."""
 
 
 class WorkerView(NamedTuple):

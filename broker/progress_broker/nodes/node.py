@@ -13,6 +13,7 @@ from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, 
 from progress_broker.nodes.instrumented import ClientMetrics, counted
 from progress_broker.nodes.pool_settings import address_of, address_of_master, pool_settings
 from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.replicas import Replicas, replicas_of
 from progress_broker.nodes.run import ScriptQueue, Scripts
 from progress_broker.nodes.sentinels.asynchronous import AsyncMaster
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
@@ -43,11 +44,13 @@ def _ignore(_: Exception) -> None:
 class Node:
     """One Redis server, for asyncio. Call `close` when done."""
 
-    def __init__(self, commands: "aioredis.Redis", blocking: "aioredis.Redis") -> None:
+    def __init__(
+        self, commands: "aioredis.Redis", blocking: "aioredis.Redis", replicas: Replicas | None = None
+    ) -> None:
         self.commands: Any = unparsed(commands)  # `Any`, because the library's types describe parsed replies
         self.blocking = unparsed(blocking)
         """A client for reads that block for up to `BLOCK_MS`."""
-        self.scripts = Scripts(self.commands)
+        self.scripts = Scripts(self.commands, replicas)
         self.queue = ScriptQueue(self.commands)
         self.heard: Callable[[Exception], None] = _ignore
         """To be called with each error of the server, or of a connection to it."""
@@ -77,7 +80,7 @@ class Node:
         # Strict: after a switch to another server, the feed reader must compare its positions with that server first.
         kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
-        node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking))
+        node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas_of(address, settings))
         node._generation, node._shown, node._master = generation, address.shown, master
         node.heard = heard or _ignore
         if master is not None:

@@ -12,6 +12,9 @@ from redis.asyncio import BlockingConnectionPool
 
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.nodes.replicas import ROLE, Replicas, Wait
+
+_WAITS = 8  # how many calls wait for replicas at a time
 
 
 async def run(client: Any, call: Call) -> Any:
@@ -79,12 +82,57 @@ async def _send(client: Any, calls: Sequence[Call]) -> list[Any]:
 class Scripts:
     """Runs scripts at once, over connections of a client's pool."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    replicas: Replicas | None = None
+
+    def __init__(self, client: Any, replicas: Replicas | None = None) -> None:
+        self._client, self.replicas = client, replicas
+        self._waits = asyncio.Semaphore(_WAITS)
 
     async def run(self, call: Call) -> Any:
         """Run a script, and return its reply."""
         return await run(self._client, call)
+
+    async def waits(self, call: Call) -> bool:
+        """Return whether the server that a call goes to has replicas, for which `durable` waits."""
+        replicas, now = self.replicas, time.monotonic()
+        if replicas is None:
+            return False
+        if replicas.ask(now):
+            with storage_errors():
+                try:
+                    replicas.learn(await self._client.execute_command(ROLE), now)
+                except redis.exceptions.ResponseError as error:  # not permitted, or unknown
+                    replicas.learn(error, now)
+        return replicas.wait(1, now) is not None
+
+    async def durable(self, call: Call, most_ms: int) -> tuple[Any, bool | None]:
+        """Run a script, and wait until replicas have what it wrote, over a connection that no other call waits for.
+
+        Also return whether they have it; None: there are none.
+        """
+        if not await self.waits(call):
+            return await self.run(call), None
+        async with self._waits:  # else calls that wait might take all connections
+            now = time.monotonic()
+            replicas = self.replicas
+            wait = None if replicas is None else replicas.wait(most_ms, now)
+            if replicas is None or wait is None:
+                return await self.run(call), None
+            with storage_errors():
+                reply, confirmed = await self._waiting(call, wait)
+                if isinstance(reply, redis.exceptions.NoScriptError):
+                    await self._client.script_load(call.script.text)
+                    reply, confirmed = await self._waiting(call, wait)
+                if isinstance(reply, Exception):
+                    raise reply
+        return reply, replicas.confirmed(confirmed, now)
+
+    async def _waiting(self, call: Call, wait: Wait) -> tuple[Any, Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command(*call.command())
+            pipeline.execute_command(*wait)
+            reply, confirmed = await pipeline.execute(raise_on_error=False)
+        return reply, confirmed
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run independent scripts and return their replies. Raise the first error of Redis itself."""

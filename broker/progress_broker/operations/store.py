@@ -72,6 +72,9 @@ from progress_broker.storage.scripts import LAPSED, SWEEP
 SWEPT_AT_ONCE = 10_000
 """About how many expired operations are removed at most before the next pause."""
 LEASES_PER_LANE = 200
+CREATED_MS, ENDED_MS = 1000, 250
+"""How long a creation, and an end, waits at most until replicas of Redis have it, in milliseconds."""
+_LASTING = frozenset({"end", "child"})  # what a failover must not lose after it was said to be stored
 _PER_CALL = 25  # operations that one call removes: Redis does nothing else meanwhile
 
 
@@ -153,8 +156,8 @@ class Store:
     async def create_for_worker(self, operation: str, new: NewOperation, traceparent: str) -> Created:
         """Create an operation as `create` does, and return what its worker needs."""
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings, traceparent)
-        reply = await self._run(call)
-        created = read_created(reply)
+        reply, confirmed = await self.connections.scripts.durable(call, CREATED_MS)
+        created = read_created(reply)._replace(confirmed=confirmed)
         if parent_notice.is_due(new, created):
             cancel = await parent_notice.notify_parent(self, operation, new)
             created = created._replace(cancel=cancel)
@@ -248,6 +251,8 @@ class Store:
         Raises `NotFound`, `Gone`, `OperationEnded`, `Fenced`, `InvalidInput` for a status that is not allowed next, and
         `Conflict` if the status is not the expected one.
         """
+        entries = list(entries)
+        types = [entry.type for entry in entries]
         keys = self.keyspace.operation(operation)
         call = publish_call(
             operation,
@@ -260,6 +265,9 @@ class Store:
             as_observer=as_observer,
             traceparent=tracing.current(),
         )
+        scripts, lasting = self.connections.scripts, not (lease_expired or _LASTING.isdisjoint(types))
+        if lasting and await scripts.waits(call):
+            return read_answer((await scripts.durable(call, ENDED_MS))[0])
         return read_answer(await self.connections.queue.run(call))
 
     async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
@@ -268,7 +276,24 @@ class Store:
         If it raises, each may or may not be stored.
         """
         calls = [worker_publish_call(publish, self.keyspace.operation(publish.operation)) for publish in publishes]
-        return [_answer(reply) for reply in await self.connections.queue.run_each(calls)]
+        scripts, last = self.connections.scripts, dict[int, Any]()
+        for at, publish in enumerate(publishes):
+            if publish.ends and await scripts.waits(calls[at]):
+                last[at] = calls[at]
+        replies = iter(await self.connections.queue.run_each([call for at, call in enumerate(calls) if at not in last]))
+        ended = dict(zip(last, await asyncio.gather(*map(self._ended, last.values())), strict=True))
+        return [ended[at] if at in last else _answer(next(replies)) for at in range(len(calls))]
+
+    async def _ended(self, call: Call) -> Published | BrokerError:
+        """End an operation after all else that was published with it, and wait for replicas."""
+        try:
+            reply, confirmed = await self.connections.scripts.durable(call, ENDED_MS)
+        except StorageFull as error:
+            return error
+        except (Unreadable, redis.exceptions.ResponseError) as error:
+            return StorageUnavailable(f"Redis rejected a script call: {error}")
+        answer = _answer(reply)
+        return answer._replace(confirmed=confirmed) if isinstance(answer, Published) else answer
 
     async def worker_view(self, operation: str) -> WorkerView:
         """Return what a worker needs of an operation; raise `NotFound` or `Gone`."""

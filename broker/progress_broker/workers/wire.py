@@ -233,6 +233,8 @@ def write_answer(answer: Published | BrokerError) -> dict[str, Any]:
         value["cancel"] = _write_cancel(answer.cancel)
     if answer.counts is not None:
         value["counts"] = list(answer.counts)
+    if answer.confirmed is not None:
+        value["confirmed"] = answer.confirmed
     return value
 
 
@@ -247,7 +249,7 @@ def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
                 tuple(events["rejected"]), events["max_event_bytes"], events["max_progress_bytes"]
             )
         return error
-    return Published(value["position"], value["n"], read_cancel(value), _read_counts(value))
+    return Published(value["position"], value["n"], read_cancel(value), _read_counts(value), value.get("confirmed"))
 
 
 def read_answers(values: Sequence[Mapping[str, Any]], number: int) -> list[Published | BrokerError]:
@@ -290,12 +292,22 @@ def _read_counts(value: Mapping[str, Any]) -> Counts | None:
 
 def write_created(operation: str, created: Created) -> dict[str, Any]:
     """Return an operation that exists as JSON values."""
-    return {"operation": operation, **created._asdict(), "cancel": _write_cancel(created.cancel)}
+    value = {"operation": operation, **created._asdict(), "cancel": _write_cancel(created.cancel)}
+    if created.confirmed is None:
+        del value["confirmed"]
+    return value
 
 
 def read_created(value: Mapping[str, Any]) -> Created:
     """Return an operation that exists."""
-    return Created(value["new"], value["events"], value["created_ms"], value["idle_timeout_s"], read_cancel(value))
+    return Created(
+        value["new"],
+        value["events"],
+        value["created_ms"],
+        value["idle_timeout_s"],
+        read_cancel(value),
+        value.get("confirmed"),
+    )
 
 
 def write_view(view: WorkerView) -> dict[str, Any]:

@@ -38,6 +38,10 @@ INTERVAL_S = 0.1
 
 _CONFLICTS = 4
 """How often in a row an attempt that Redis does not know is begun again."""
+UNCONFIRMED_S = 10.0
+"""How long an end is sent again that no replica of Redis has yet."""
+_UNCONFIRMED_EVERY_S = 0.5
+_UNCONFIRMED_AWAITED_S = 1.0  # how long the end of the process waits for that
 
 
 class Reporter:
@@ -103,6 +107,9 @@ class Reporter:
         self._begins, self._conflicts = False, 0
         self._asks = self._lost_events = False
         self._lost_created_ms: int | None = None
+        self.unconfirmed = False
+        """Whether its end is stored, but Redis has replicas and none of them has it, as far as is known."""
+        self._ended_once_at, self._again_at = inf, -inf
         if total is not None or unit is not None:
             self.dirty_flag.dirty = True  # reported even before the first item is done
         if opening is not None and opening.new is not None:
@@ -240,6 +247,8 @@ class Reporter:
 
     def reached(self, mark: int) -> bool:
         """Return whether everything before the mark is acknowledged, or never will be."""
+        if self.unconfirmed and self._clock.monotonic() >= self._ended_once_at + _UNCONFIRMED_AWAITED_S:
+            return True
         return self.done or self.outbox.reached(mark)
 
     def unsent(self) -> int:
@@ -306,7 +315,7 @@ class Reporter:
         """Open the operation again, because Redis does not have it any more. Return False if that can't help."""
         opening = self._again.missed(self._clock.monotonic(), rejection)
         if opening is not None:
-            self.opening = opening
+            self.opening, self._again_at = opening, -inf
         return opening is not None
 
     def follow_creation(self, other: "Reporter") -> None:
@@ -345,7 +354,9 @@ class Reporter:
         """Return the monotonic time, in seconds, at which there is a batch to take; infinity for never."""
         if self.done:
             return inf
-        return -inf if self.opening is not None or self._asks else self.outbox.due_at(counting=not self._released)
+        if self.opening is not None or self._asks:
+            return -inf
+        return max(self._again_at, self.outbox.due_at(counting=not self._released))
 
     def take(self, now: float) -> list[NewEvent] | None:
         """Return the batch to send as of `now`; None if nothing is due. It is the same until it is acknowledged."""
@@ -372,6 +383,7 @@ class Reporter:
     def refill(self, last: int) -> Refill:
         """Send again what Redis has lost: all that it had stored after the seq `last`. Return what that is."""
         refill = self.outbox.refill(last)
+        self._again_at = -inf
         self._asks, self._lost_events = False, self._lost_events or refill.gone > 0
         return refill
 
@@ -403,12 +415,31 @@ class Reporter:
             return
         if answer.counts is not None:
             self.progress.hear(answer.counts)
+        if self._waits_for_replica(answer):
+            return
         last = self.outbox.acknowledged(self._clock.monotonic())
         self.lease.heard(self.outbox.taken_at)
         self.apply_answer(answer)
         if last:
             self._finished = True
             self._finish()
+
+    def _waits_for_replica(self, answer: Published) -> bool:
+        """Return whether to send the end again, as no replica has it yet: a failover now would lose it."""
+        now = self._clock.monotonic()
+        self.unconfirmed = answer.confirmed is False and self.outbox.at_end
+        if not self.unconfirmed:
+            return False
+        self._ended_once_at = min(self._ended_once_at, now)
+        self._again_at = now + _UNCONFIRMED_EVERY_S
+        self.outbox.stored_once()
+        self.apply_answer(answer)
+        return now < self._ended_once_at + UNCONFIRMED_S
+
+    def conclude(self) -> None:
+        """Send nothing more: the end was stored."""
+        self.unconfirmed, self._finished = False, True
+        self._finish()
 
     # Heartbeats, by another thread.
 

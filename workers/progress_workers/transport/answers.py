@@ -100,6 +100,9 @@ def refuse(reporter: Reporter, error: BrokerError | Cancelled) -> None:
 
 def give_up(reporter: Reporter, rejection: BrokerError) -> None:
     """Stop reporting an operation. Log this once, with the number of events that are lost."""
+    if reporter.unconfirmed:
+        reporter.conclude()  # its end was stored; it has been deleted since
+        return
     if reporter.lost is None:
         unsent = reporter.unsent()
         dropped = f"; events that were not stored yet and are lost: {unsent}" if unsent else ""

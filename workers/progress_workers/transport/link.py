@@ -151,7 +151,8 @@ class Link:
         """Return whether reports of an operation that is still in use were dropped, or lost, since the last call."""
         known = list(self._known)
         lost = [reporter for reporter in known if reporter.tell_loss()]
-        dropped = {reporter for reporter in known if reporter.dropped} - set(self._reported_dropped)
+        dropped = {reporter for reporter in known if reporter.dropped or reporter.unconfirmed}
+        dropped -= set(self._reported_dropped)
         self._reported_dropped.update(dropped)
         return bool(dropped or lost)
 

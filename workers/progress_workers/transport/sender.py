@@ -134,7 +134,7 @@ class Sender:
         reporters = list(reporters)
         if not self.settled(reporters, timeout_s):
             return False
-        lost = [reporter for reporter in reporters if reporter.tell_loss() or reporter.dropped]
+        lost = [each for each in reporters if each.tell_loss() or each.dropped or each.unconfirmed]
         return not lost
 
     def settled(self, reporters: Sequence[Reporter], timeout_s: float) -> bool:
@@ -235,6 +235,11 @@ class Sender:
             if reporter.done or reporter.idle:
                 self._reporters.pop(reporter, None)
                 self._rejected.pop(reporter, None)
+                if reporter.unconfirmed:
+                    logger.warning(
+                        "no replica of Redis has the end of operation %s yet: a failover now would lose it",
+                        reporter.operation,
+                    )
                 self._gone(reporter)
                 if reporter.due_at() < inf:  # something was reported just now
                     self.wake(reporter)

@@ -60,6 +60,8 @@ for _, event in ipairs(requested) do
 end
 
 if repeated and #fresh == 0 then
+  -- A write, as WAIT may wait for those of its connection only, and the end was another one's.
+  if TERMINAL[before] then redis.pcall('HSET', KEYS[1], 'status', before) end
   local first_position, first_n = first_answer(unpack(repeated))
   return { 'ok', first_position, first_n, cancel, counts }
 end

@@ -159,6 +159,16 @@ class Outbox:
         self.sent.keep(batch, now)
         return self._batch_done()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the batch is the last one, with the end of the operation."""
+        batch = self.batch or []
+        return bool(batch) and not self._later and batch[-1].type == "end"
+
+    def stored_once(self) -> None:
+        """Note that the batch is stored, but goes on to be sent."""
+        self._reached = self._batch_mark
+
     def spooled(self) -> bool:
         """Note that the batch is written to a spool, from where it is sent. Return whether it was the last one."""
         self.sent.spooled = (self.batch or [])[-1].seq or 0

@@ -14,7 +14,7 @@ from progress_broker.operations.worker_view import (
     read_worker_view,
 )
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
-from progress_workers.transport.over_redis.connection import Connection
+from progress_workers.transport.over_redis.connection import ENDED_MS, Connection
 from progress_workers.transport.over_redis.parent import notify_parent
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass
 from progress_workers.transport.over_redis.signals import SignalStreams
@@ -30,17 +30,31 @@ class RedisCarrier:
         self._signals = SignalStreams(connection)
 
     def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
-        """Run the publish script for each, in one round trip."""
+        """Run the publish script for each, in one round trip. If one of them is an end, wait for replicas."""
         keys = self._connection.keys
         calls = [worker_publish_call(publish, keys(publish.operation)) for publish in publishes]
-        replies = self._connection.run_each(calls)
-        return [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]
+        ends = [publish.operation for publish in publishes if publish.ends]
+        confirmed = None
+        if ends:
+            replies, confirmed = self._connection.run_durably(calls, ENDED_MS)
+        else:
+            replies = self._connection.run_each(calls)
+        answers = [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]
+        return (
+            answers
+            if confirmed is None
+            else [
+                answer._replace(confirmed=confirmed) if publish.ends and isinstance(answer, Published) else answer
+                for publish, answer in zip(publishes, answers, strict=True)
+            ]
+        )
 
     def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
         connection = self._connection
         call = create_call(operation, connection.keys(operation), new, connection.settings, traceparent)
-        created = read_created(connection.run(call))
+        reply, confirmed = connection.run_durable(call)
+        created = read_created(reply)._replace(confirmed=confirmed)
         if parent_notice.is_due(new, created):
             created = created._replace(cancel=notify_parent(connection, operation, new))
         return created

@@ -10,12 +10,17 @@ from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.generations import ConnectionGeneration
 from progress_broker.nodes.node import connect, master_of, unparsed
+from progress_broker.nodes.pool_settings import address_of
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
+from progress_broker.nodes.replicas import Replicas, replicas_of
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
-from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_pipeline
+from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_durably, run_pipeline
+
+CREATED_MS, ENDED_MS = 1000, 250
+"""How long a creation, and an end, waits at most until replicas have it, in milliseconds."""
 
 
 class Connection:
@@ -34,6 +39,7 @@ class Connection:
         self._commands: Any = None
         self._generation = ConnectionGeneration()
         self._master: ThreadedMaster | None = None
+        self._replicas: Replicas | None = None
 
     def client(self) -> Any:
         """Return the client for commands that name a key; raise `StorageUnavailable` while the address is unknown."""
@@ -44,6 +50,7 @@ class Connection:
             self._master = master_of(settings, self._generation)
             self._commands = connect(settings, generation=self._generation, master=self._master)
             self._located = settings
+            self._replicas = replicas_of(address_of(settings), settings)
         return self._commands
 
     def client_of(self, key: str) -> Any:
@@ -79,6 +86,21 @@ class Connection:
         if isinstance(reply, BrokerError):
             raise reply
         return reply
+
+    def run_durable(self, call: Call) -> tuple[Any, bool | None]:
+        """Run one script as `run` does, and wait until replicas have what it wrote. Also return whether they do."""
+        (reply,), confirmed = self.run_durably([call], CREATED_MS)
+        if isinstance(reply, BrokerError):
+            raise reply
+        return reply, confirmed
+
+    def run_durably(self, calls: Sequence[Call], most_ms: int) -> tuple[list[Any], bool | None]:
+        """Run scripts as `run_each` does, and wait until replicas have what they wrote.
+
+        Also return whether they have it; None: there are none.
+        """
+        client, replicas = self.client(), self._replicas
+        return (self.run_each(calls), None) if replicas is None else run_durably(client, calls, replicas, most_ms)
 
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts in one round trip, as `run_pipeline` does."""

@@ -42,4 +42,4 @@ def _cancel(connection: Connection, operation: str, cancel: Cancel) -> None:
 
 def _publish(connection: Connection, operation: str, entry: NewEvent, expect: str = "") -> Cancel | None:
     call = publish_call(operation, connection.keys(operation), [entry], expect=expect, as_observer=True)
-    return read_answer(connection.run(call)).cancel
+    return read_answer(connection.run_durable(call)[0]).cancel

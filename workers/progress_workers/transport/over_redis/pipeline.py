@@ -1,5 +1,6 @@
 """Sends calls to Redis in one round trip, and returns a separate reply for each."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,27 +10,46 @@ import redis.exceptions
 from progress_broker.errors import StorageFull, StorageUnavailable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_error
+from progress_broker.nodes.replicas import ROLE, Replicas, Wait
 from progress_workers.transport.carrier import CallRejected
 
 
-def run_pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
+def run_durably(client: Any, calls: Sequence[Call], replicas: Replicas, most_ms: int) -> tuple[list[Any], bool | None]:
+    """Do as `run_pipeline`, and wait for replicas. Also return whether they have it; None: there are none."""
+    now = time.monotonic()
+    if replicas.ask(now):
+        with errors_that_may_pass():
+            try:
+                replicas.learn(client.execute_command(ROLE), now)
+            except redis.exceptions.ResponseError as error:  # not permitted, or unknown
+                replicas.learn(error, now)
+    wait = replicas.wait(most_ms, now)
+    if wait is None:
+        return run_pipeline(client, calls), None
+    *replies, confirmed = run_pipeline(client, calls, wait)
+    return replies, replicas.confirmed(confirmed, now)
+
+
+def run_pipeline(client: Any, calls: Sequence[Call], last: Wait | None = None) -> list[Any]:
     """Send calls in one round trip. Return for each call the script's reply, or the storage error of that call.
+
+    `last` is a command to send after them. Its reply comes last, as it is.
 
     A script rejects a call with a normal reply. So every Redis error, known or unknown, counts as temporary: it becomes
     `StorageUnavailable` or `StorageFull`. If the connection failed, this function raises one of these. Then each of the
     calls may or may not have run, so callers must only send calls that can be repeated.
     """
     with errors_that_may_pass():
-        replies = _pipeline(client, calls)
+        replies = _pipeline(client, calls, last)
         # A restart or a promotion empties the server's script cache.
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
         if unknown:
             for text in {calls[i].script.text for i in unknown}:
                 client.script_load(text)
-            again = _pipeline(client, [calls[i] for i in unknown])
-            for i, reply in zip(unknown, again, strict=True):
+            again = _pipeline(client, [calls[i] for i in unknown], last)
+            for i, reply in zip([*unknown, *range(len(calls), len(replies))], again, strict=True):
                 replies[i] = reply
-    return [_translated(reply) for reply in replies]
+    return [_translated(reply) for reply in replies[: len(calls)]] + replies[len(calls) :]
 
 
 @contextmanager
@@ -41,10 +61,12 @@ def errors_that_may_pass() -> Iterator[None]:
         raise _translated(error) from None
 
 
-def _pipeline(client: Any, calls: Sequence[Call]) -> list[Any]:
+def _pipeline(client: Any, calls: Sequence[Call], last: Wait | None) -> list[Any]:
     with client.pipeline(transaction=False) as pipeline:
         for call in calls:
             pipeline.execute_command(*call.command())
+        if last is not None:
+            pipeline.execute_command(*last)
         return list(pipeline.execute(raise_on_error=False))
 
 

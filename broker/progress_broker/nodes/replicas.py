@@ -1,0 +1,68 @@
+"""Whether a write has reached a replica, so that it outlives the master. No I/O happens here."""
+
+import logging
+from typing import Any
+
+from progress_broker.routing.address import RedisAddress
+from progress_broker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+KNOWN_S = 10.0
+"""How long it is known whether a server has replicas."""
+SLOW_S = 1.0
+"""How long after replicas did not confirm a write in time others hardly wait for them: calls must not queue up."""
+_SLOW_MS = 10
+
+ROLE = "ROLE"
+"""The command whose reply says which replicas a master has."""
+Wait = tuple[str, int, int]
+
+
+class Replicas:
+    """The replicas of one server. Times are monotonic, in seconds.
+
+    `wanted` is how many must confirm a write; None: one, if there is any; 0: none.
+    """
+
+    def __init__(self, wanted: int | None, most_ms: int) -> None:
+        self._wanted, self._most_ms = wanted, most_ms
+        self._some = False
+        self._known_until = self._slow_until = 0.0
+
+    def ask(self, now: float) -> bool:
+        """Return whether to send `ROLE` before it is known whether there is anything to wait for."""
+        return self._wanted is None and now >= self._known_until
+
+    def learn(self, role: Any, now: float) -> None:
+        """Note the reply to `ROLE`. An error means that it is not permitted, or unknown: then nobody is waited for."""
+        self._known_until = now + KNOWN_S
+        self._some = isinstance(role, list | tuple) and len(role) == 3 and role[0] == b"master" and bool(role[2])
+
+    def wait(self, most_ms: int, now: float) -> Wait | None:
+        """Return the command to send after writes, by the same connection; None: there is nobody to wait for."""
+        number = self._number()
+        if number == 0:
+            return None
+        return "WAIT", number, min(most_ms, self._most_ms, _SLOW_MS if now < self._slow_until else most_ms)
+
+    def confirmed(self, reply: Any, now: float) -> bool | None:
+        """Return whether enough replicas have what was written before `wait`, by its reply; None: it is not known."""
+        if not isinstance(reply, int):
+            logger.warning(
+                "Redis rejects WAIT (%s), so workers do not learn whether replicas have what they end", reply
+            )
+            self._wanted = 0
+            return None
+        if reply >= self._number():
+            return True
+        self._slow_until, self._known_until = now + SLOW_S, now
+        return False
+
+    def _number(self) -> int:
+        return int(self._some) if self._wanted is None else self._wanted
+
+
+def replicas_of(address: RedisAddress, settings: Settings) -> Replicas:
+    """Return the replicas of a server at an address. They are waited for less long than any reply is."""
+    return Replicas(address.wait_replicas, min(address.wait_ms, round(500 * settings.redis_timeout_s)))
