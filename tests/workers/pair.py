@@ -54,5 +54,9 @@ class Pair:
     def fail_over(self) -> None:
         """Kill the master and promote the replica."""
         self.master.stop(signal.SIGKILL)
+        self.promote()
+
+    def promote(self) -> None:
+        """Make the replica the master."""
         do(self.replica, "REPLICAOF", "NO", "ONE")
         self.proxy.target = port_of(self.replica)

@@ -1,6 +1,7 @@
 """A master dies with what its replica never got. Workers send it again, over Redis and over HTTP."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +152,38 @@ def test_an_end_that_no_replica_has_is_sent_again_after_a_failover(
         assert_whole(failing.events(each))
     assert failing.show("lost").result == {"rows": 7}
     assert op.flush(60)
+
+
+def test_what_was_lost_before_a_spool_is_sent_again_before_what_is_in_it(
+    pair: Pair, failing: Broker, tmp_path: Path
+) -> None:
+    settings = failing.settings.model_copy(update={"spool_dir": tmp_path / "spool", "redis_timeout_s": 1.0})
+    (tmp_path / "spool").mkdir()
+    old = Operation.start("import", id="old", interval_s=0.01, settings=settings)
+    old.log("line 0")
+    assert old.flush(60)
+    pair.cut()
+    new = Operation.start("import", id="new", title="New", interval_s=0.01, settings=settings)
+    for op in (old, new):
+        op.log("line 1")
+        assert op.flush(60)
+    pair.master.stop(signal.SIGKILL)
+    for op in (old, new):
+        op.log("line 2")
+        assert op.flush(60), "it is in the spool"
+    old.succeed()
+    assert old.flush(60)
+    new.log("line 3")
+    pair.promote()
+    assert new.flush(60)
+    new.succeed()
+    assert new.flush(60)
+    wait_until(lambda: "succeeded" in statuses(failing, "old"), "the end is stored")
+    for each, lines in (("old", range(3)), ("new", range(1, 4))):
+        assert_whole(failing.events(each))
+        assert failing.logged(each) == [f"line {number}" for number in lines]
+        assert failing.show(each).status == "succeeded"
+    assert failing.show("new").title == "New"
 
 
 def statuses(broker: Broker, operation: str) -> list[str]:

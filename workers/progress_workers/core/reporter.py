@@ -313,10 +313,18 @@ class Reporter:
 
     def open_again(self, rejection: NotFound) -> bool:
         """Open the operation again, because Redis does not have it any more. Return False if that can't help."""
-        opening = self._again.missed(self._clock.monotonic(), rejection)
+        opening = self.how_to_open_again(rejection)
         if opening is not None:
             self.opening, self._again_at = opening, -inf
         return opening is not None
+
+    def how_to_open_again(self, rejection: NotFound) -> Opening | None:
+        """Return how to open the operation again, as Redis does not have it any more; None: that can't help."""
+        return self._again.missed(self._clock.monotonic(), rejection)
+
+    def found_again(self, state: WorkerView) -> None:
+        """Go on with an operation that was created again while this process wrote to a spool."""
+        self.attempt, self.created_ms = state.attempt, state.created_ms
 
     def follow_creation(self, other: "Reporter") -> None:
         """Go on with an operation that another reporter of this process has created again, if it is the same."""
@@ -346,7 +354,12 @@ class Reporter:
         """Note that the last batch is written: this process has done what it can."""
         if self.outbox.batch is not None and self.outbox.spooled():
             self._finished = True
-            self._finish()
+            self.dirty_flag.dirty = True  # as in `_finish`, but what it sent before may have to be sent again
+
+    def let_go_of_sent(self) -> None:
+        """Note that what was spooled is sent."""
+        if self.done:
+            self.outbox.sent.clear()
 
     # Sending, by one thread.
 
@@ -378,7 +391,11 @@ class Reporter:
     def question(self) -> Publish | None:
         """Return the publish that asks this, if it has to be asked before there is a batch, which asks it too."""
         asks = self._asks and self.outbox.batch is None
-        return self._publish((), as_observer=self.lease.lease_s is None) if asks else None
+        return self.plain_question() if asks else None
+
+    def plain_question(self) -> Publish:
+        """Return the publish that asks this, whatever else there is to send."""
+        return self._publish((), as_observer=self.lease.lease_s is None)
 
     def refill(self, last: int) -> Refill:
         """Send again what Redis has lost: all that it had stored after the seq `last`. Return what that is."""
@@ -386,6 +403,12 @@ class Reporter:
         self._again_at = -inf
         self._asks, self._lost_events = False, self._lost_events or refill.gone > 0
         return refill
+
+    def take_lost(self, last: int) -> tuple[Refill, list[Publish]]:
+        """Return what Redis has lost, as `refill` does, and the publishes that send it again, for another to send."""
+        refill = self.outbox.take_lost(last)
+        self._lost_events = self._lost_events or refill.gone > 0
+        return refill, [self._publish(batch)._replace(after=None) for batch in refill.batches]
 
     def begin_again(self) -> bool:
         """Begin this attempt again, because Redis does not know it: a failover may have lost its beginning.

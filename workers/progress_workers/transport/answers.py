@@ -17,6 +17,7 @@ from progress_broker.errors import (
     TooLarge,
 )
 from progress_broker.model.publish import Published
+from progress_workers.core.outgoing.sent import Refill
 from progress_workers.core.reporter import Reporter
 from progress_workers.errors import CancelInfo, Cancelled
 
@@ -53,7 +54,12 @@ def _mended(reporter: Reporter, rejection: BrokerError) -> bool:
 
 def refill(reporter: Reporter, gap: Gap) -> None:
     """Send again what was stored and is lost, in the thread that sends."""
-    again, gone = reporter.refill(gap.last)
+    log_refill(reporter, reporter.refill(gap.last))
+
+
+def log_refill(reporter: Reporter, refill: Refill) -> None:
+    """Log what was stored and is lost."""
+    again, gone = refill
     logger.warning(
         "Redis lost events of operation %s that it had stored, as in a failover: %d are sent again, %d are gone",
         reporter.operation,

@@ -1,10 +1,21 @@
 """Moves reports that can't be sent to the spool, and sends what is in the spool."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from math import inf
 
-from progress_broker.errors import BrokerError, Conflict, OperationEnded, StorageFull, StorageUnavailable, TooLarge
+from progress_broker.errors import (
+    BrokerError,
+    Conflict,
+    Gap,
+    NotFound,
+    OperationEnded,
+    StorageFull,
+    StorageUnavailable,
+    TooLarge,
+)
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish, Published, WorkerView
 from progress_workers.core.opening import Opening
@@ -13,9 +24,9 @@ from progress_workers.errors import Cancelled
 from progress_workers.spool.file import SpoolFile
 from progress_workers.spool.records import decode, encode
 from progress_workers.spool.spool import Spool
-from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
+from progress_workers.transport.answers import AWAY, apply_answer, give_up, log_refill, refuse
 from progress_workers.transport.carrier import CallRejected, Carrier
-from progress_workers.transport.opening.operation import open_operation
+from progress_workers.transport.opening.operation import open_again, open_operation
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +45,10 @@ class Spooler:
         self._spool, self._carrier, self._opened = spool, carrier, opened
         self._reporters: dict[str, Reporter] = {}
         """The reporters of the records in the own file, by their keys."""
+        self._unasked: dict[str, Reporter] = {}
+        """The reporters of which Redis may have lost what it had stored before they began to write to the spool."""
+        self._again: dict[str, deque[Publish]] = {}
+        """What it has lost, by the reporters' keys."""
         self._states: dict[str, WorkerView | None] = {}
         """What was found for each opening that was sent; None: its publishes must not be sent."""
         self._refused: set[str] = set()
@@ -69,6 +84,8 @@ class Spooler:
             records.append(encode(key, batch))
         if records and not self._spool.append(records):
             return False
+        if key not in self._reporters and reporter.opening is None and reporter.outbox.stored:
+            self._unasked[key] = reporter
         self._reporters[key] = reporter
         if reporter.opening is not None and reporter.opening.only_creates:
             reporter.opened(WorkerView())
@@ -83,10 +100,51 @@ class Spooler:
     def send_own(self) -> None:
         """Send everything in the own file, which is older than what this process has in memory."""
         if self._spool.own is not None:
+            self._refill()
             self._send_file(self._spool.own, inf)
             self._spool.drop_own()
+            for reporter in self._reporters.values():
+                reporter.let_go_of_sent()
             self._reporters.clear()
             self._states.clear()
+
+    def _refill(self) -> None:
+        """Send again what Redis has lost of what it had stored before: what is in the spool follows it."""
+        while self._unasked:
+            group = dict(islice(self._unasked.items(), MAX_PUBLISHES))
+            answers = self._carrier.publish([reporter.plain_question() for reporter in group.values()])
+            _raise_away(answers)
+            for (key, reporter), answer in zip(group.items(), answers, strict=True):
+                gap = self._opened_again(key, reporter, answer) if isinstance(answer, NotFound) else answer
+                if isinstance(gap, Gap):
+                    refill, publishes = reporter.take_lost(gap.last)
+                    log_refill(reporter, refill)
+                    self._again[key] = deque(publishes)
+                del self._unasked[key]
+        while self._again:
+            key, waiting = next(iter(self._again.items()))
+            while waiting:
+                answers = self._carrier.publish([self._resolved(key, waiting[0]) or waiting[0]])
+                _raise_away(answers)
+                if isinstance(answers[0], BrokerError):
+                    _log_drop(waiting[0].operation, answers[0])
+                waiting.popleft()
+            del self._again[key]
+
+    def _opened_again(self, key: str, reporter: Reporter, rejection: NotFound) -> Gap | None:
+        """Open an operation that Redis has lost. Return that all of it is lost; None if it can't be opened."""
+        opening = reporter.how_to_open_again(rejection)
+        if opening is None or opening.new is None:
+            return None
+        try:
+            state = open_again(self._carrier, opening, reporter.attempt)
+        except AWAY:
+            raise
+        except (BrokerError, Cancelled):
+            return None  # then its publishes are rejected, which is told
+        self._states[key] = state
+        reporter.found_again(state)
+        return Gap("the operation is new")
 
     def send_left(self) -> None:
         """Send a part of what dead processes left: it must not delay what lives."""
@@ -167,9 +225,7 @@ class Spooler:
         resolved = [(key, found) for key, publish, _ in group if (found := self._resolved(key, publish)) is not None]
         if resolved:
             answers = self._carrier.publish([publish for _, publish in resolved])
-            for answer in answers:
-                if isinstance(answer, StorageUnavailable | StorageFull) and not isinstance(answer, CallRejected):
-                    raise answer
+            _raise_away(answers)
             for (key, publish), answer in zip(resolved, answers, strict=True):
                 self._answered(key, publish, answer)
         if group:
@@ -203,6 +259,13 @@ class Spooler:
             self._states[key] = None
             self._refused.add(publish.operation)
             _log_drop(publish.operation, answer)
+
+
+def _raise_away(answers: Iterable[Published | BrokerError]) -> None:
+    """Raise an answer that concerns not only one publish."""
+    for answer in answers:
+        if isinstance(answer, StorageUnavailable | StorageFull) and not isinstance(answer, CallRejected):
+            raise answer
 
 
 _AS_IT_IS = WorkerView()
