@@ -15,6 +15,7 @@ from progress_broker.operations.store import Store
 from tests.broker.costs import measured
 from tests.conftest import make_settings
 from tests.servers import RealRedis
+from tests.topologies.cluster import Cluster
 from tests.workers.pair import Pair, do
 
 END = NewEvent("end", b'{"status":"succeeded","result":null,"error":null}', "succeeded")
@@ -110,3 +111,17 @@ async def test_a_server_without_replicas_is_not_asked_to_wait(redis_server: Real
         assert end.confirmed is None
         assert "cmdstat_wait" not in stats
         assert cost.scripts == 1
+
+
+async def test_the_replicas_of_a_node_of_a_cluster_are_waited_for(tmp_path: Path) -> None:
+    with Cluster(tmp_path, replicas=1) as cluster:
+        async with await Store.open(make_settings(redis_url=cluster.url)) as store:
+            for number in range(8):
+                id, moved = f"a{number}", number == 4
+                if moved:
+                    cluster.move_slot(store.keyspace.lane_of(id))  # the old owner says so, and has not run it
+                created = await store.create_for_worker(id, NewOperation(id=id), "")
+                assert created.confirmed is (None if moved else True)
+                (end,) = await store.publish_many([Publish(id, [END])])
+                assert isinstance(end, Published)
+                assert end.confirmed is True

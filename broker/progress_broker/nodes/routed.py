@@ -86,13 +86,36 @@ class RoutedPipeline(Pipeline):
 class RoutedScripts(Scripts):
     """Runs scripts at the nodes that have their keys."""
 
-    def __init__(self, client: RoutedRedis) -> None:
-        self._routed = client
+    def __init__(self, client: RoutedRedis, nodes: Nodes) -> None:
+        self._routed, self._nodes = client, nodes
 
     async def run(self, call: Call) -> Any:
         """Run a script, and return its reply."""
         (reply,) = await self.run_all([call])
         return reply
+
+    async def waits(self, call: Call) -> bool:
+        """Return whether the node that a call goes to has replicas, for which `durable` waits."""
+        at = self._nodes.well(call.keys[0])
+        return at is not None and await self._nodes.node(at).scripts.waits(call)
+
+    async def durable(self, call: Call, most_ms: int) -> tuple[Any, bool | None]:
+        """Run a script, and wait until replicas of its node have what it wrote; see `Scripts.durable`."""
+        at = self._nodes.well(call.keys[0])
+        if at is None or not await self._nodes.node(at).scripts.waits(call):
+            return await self.run(call), None
+        with storage_errors():
+            try:
+                reply, confirmed = await self._nodes.node(at).scripts.durable_reply(call, most_ms)
+            except (RedisError, OSError) as error:
+                self._nodes.heard(at, error)
+                raise
+        if did_not_run(reply):
+            return await self.run(call), None
+        if isinstance(reply, Exception):
+            with storage_errors():
+                raise reply
+        return reply, confirmed
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run independent scripts and return their replies. Raise the first error of Redis itself."""

@@ -112,27 +112,32 @@ class Scripts:
         """
         if not await self.waits(call):
             return await self.run(call), None
+        with storage_errors():
+            reply, confirmed = await self.durable_reply(call, most_ms)
+            if isinstance(reply, Exception):
+                raise reply
+        return reply, confirmed
+
+    async def durable_reply(self, call: Call, most_ms: int) -> tuple[Any, bool | None]:
+        """Run a script as `durable` does, for a server that has replicas. Return an error of Redis as its reply."""
+        replicas = self.replicas
+        assert replicas is not None  # noqa: S101 - `waits` said so
         async with self._waits:  # else calls that wait might take all connections
             now = time.monotonic()
-            replicas = self.replicas
-            wait = None if replicas is None else replicas.wait(most_ms, now)
-            if replicas is None or wait is None:
-                return await self.run(call), None
-            with storage_errors():
+            wait = replicas.wait(most_ms, now)
+            reply, confirmed = await self._waiting(call, wait)
+            if isinstance(reply, redis.exceptions.NoScriptError):
+                await self._client.script_load(call.script.text)
                 reply, confirmed = await self._waiting(call, wait)
-                if isinstance(reply, redis.exceptions.NoScriptError):
-                    await self._client.script_load(call.script.text)
-                    reply, confirmed = await self._waiting(call, wait)
-                if isinstance(reply, Exception):
-                    raise reply
-        return reply, replicas.confirmed(confirmed, now)
+        return reply, None if wait is None else replicas.confirmed(confirmed, now)
 
-    async def _waiting(self, call: Call, wait: Wait) -> tuple[Any, Any]:
+    async def _waiting(self, call: Call, wait: Wait | None) -> tuple[Any, Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.execute_command(*call.command())
-            pipeline.execute_command(*wait)
-            reply, confirmed = await pipeline.execute(raise_on_error=False)
-        return reply, confirmed
+            if wait is not None:
+                pipeline.execute_command(*wait)
+            reply, *confirmed = await pipeline.execute(raise_on_error=False)
+        return reply, confirmed[0] if confirmed else None
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run independent scripts and return their replies. Raise the first error of Redis itself."""

@@ -105,7 +105,7 @@ class RoutedConnections(Connections):
     def __init__(self, nodes: Nodes, trips: ClientMetrics) -> None:
         self.trips, self._nodes = trips, nodes
         self.commands = unparsed(RoutedRedis(nodes, _commands_of))
-        self.scripts = RoutedScripts(self.commands)
+        self.scripts = RoutedScripts(self.commands, nodes)
         self.queue: Any = RoutedQueue(nodes)
         self._blocking = unparsed(RoutedRedis(nodes, _blocking_of))
         self._clients: dict[Endpoint | None, RoutedRedis] = {}  # that send what names no key to a node
