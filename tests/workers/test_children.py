@@ -14,7 +14,7 @@ import pytest
 from progress_broker.model.operation import ChildrenSummary, Status
 from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded
 from tests.servers import wait_until
-from tests.workers.harness import Broker, assert_whole, environment, finished, worker
+from tests.workers.harness import KEYS, Broker, assert_whole, environment, finished, worker
 
 PROCESSES = """
     import multiprocessing
@@ -198,3 +198,29 @@ class TestCancelling:
         for part in parts:
             assert isinstance(part.exception(), Cancelled), repr(part.exception())
         assert {broker.show(id).status for id in begun} == {Status.CANCELLED}
+
+
+def test_a_parent_of_which_redis_lost_events_is_told_of_its_new_children_again(broker: Broker) -> None:
+    with Operation.start("import", id="parent", interval_s=0.01, settings=broker.settings) as op:
+        op.log("before")
+        assert op.flush(60)
+        snapshot = KEYS.operation("parent").snapshot
+        kept = broker.redis.hgetall(snapshot)
+        Operation.create("part", id="child", parent="parent", settings=broker.settings)
+        op.log("lost")
+        assert op.flush(60)
+        assert children_of(broker, "parent") == 1
+        with broker.redis.pipeline(transaction=True) as both:  # as a failover does, where the child is in another lane
+            both.delete(snapshot)
+            both.hset(snapshot, mapping=kept)
+            both.execute()
+        assert children_of(broker, "parent") == 0
+        op.log("after")
+        assert op.flush(60)
+        wait_until(lambda: children_of(broker, "parent") == 1, "it is told again")
+    assert broker.data("parent", "child")[-1]["operation"] == "child"
+
+
+def children_of(broker: Broker, parent: str) -> int:
+    children = broker.show(parent).children
+    return 0 if children is None else children.total

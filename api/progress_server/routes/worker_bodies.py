@@ -111,6 +111,7 @@ class WorkerCreation(NewOperation):
     """The request body that creates an operation for a worker."""
 
     traceparent: Traceparent = ""
+    notify: bool = Field(False, description="whether to notify its parent also if the operation exists")
 
 
 class WorkerViewRequest(BaseModel):

@@ -83,9 +83,11 @@ async def create_for_worker(request: Request, context: InContext) -> Response:
     value = await _read_object(request, frozenset(WorkerCreation.model_fields))
     traceparent = wire.read_traceparent(value)
     value.pop("traceparent", None)
+    notify = wire.read_notify(value)
+    value.pop("notify", None)
     new = await require_creation(request, context, validated(NewOperation, value))
     operation = new.id or secrets.token_hex(10)
-    created = await context.store.create_for_worker(operation, new, traceparent)
+    created = await context.store.create_for_worker(operation, new, traceparent, notify=notify)
     return answer(wire.write_created(operation, created), 201 if created.new else 200)
 
 

@@ -29,13 +29,13 @@ class Parents(cancellation.Operations, Protocol):
         """Return the cancel request of an ended operation, if there was one."""
 
 
-def is_due(new: NewOperation, created: Created) -> bool:
-    """Return whether to notify the parent of a child that was created.
+def is_due(new: NewOperation, created: Created, *, again: bool = False) -> bool:
+    """Return whether to notify the parent of a child that was created; `again` also of one that existed.
 
     An operation that already existed, but has only its first event, is notified again: its creator may have stopped
     before it sent the notice.
     """
-    return new.parent not in (None, new.id) and (created.new or created.events == 1)
+    return new.parent not in (None, new.id) and (again or created.new or created.events == 1)
 
 
 def entry(operation: str, new: NewOperation) -> NewEvent:

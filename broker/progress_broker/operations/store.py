@@ -153,12 +153,17 @@ class Store:
         created = await self.create_for_worker(operation, new, tracing.current())
         return await self.get(operation), created.new
 
-    async def create_for_worker(self, operation: str, new: NewOperation, traceparent: str) -> Created:
-        """Create an operation as `create` does, and return what its worker needs."""
+    async def create_for_worker(
+        self, operation: str, new: NewOperation, traceparent: str, *, notify: bool = False
+    ) -> Created:
+        """Create an operation as `create` does, and return what its worker needs.
+
+        With `notify`, its parent is notified also if it exists.
+        """
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings, traceparent)
         reply, confirmed = await self.connections.scripts.durable(call, CREATED_MS)
         created = read_created(reply)._replace(confirmed=confirmed)
-        if parent_notice.is_due(new, created):
+        if parent_notice.is_due(new, created, again=notify):
             cancel = await parent_notice.notify_parent(self, operation, new)
             created = created._replace(cancel=cancel)
         return created

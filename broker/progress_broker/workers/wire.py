@@ -198,6 +198,11 @@ def read_traceparent(value: Mapping[str, Any]) -> str:
     raise InvalidInput("traceparent: must be that of a W3C trace context", field="traceparent")
 
 
+def read_notify(value: Mapping[str, Any]) -> bool:
+    """Return the field `notify` of a creation, which may be left out; raise `InvalidInput`."""
+    return _flag(value, "notify")
+
+
 def _whole(value: Mapping[str, Any], name: str) -> int | None:
     number = value.get(name)
     if number is None:

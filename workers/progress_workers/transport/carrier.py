@@ -34,8 +34,10 @@ class Carrier(Protocol):
         only publishes that can be repeated.
         """
 
-    def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
+    def create(self, operation: str, new: NewOperation, traceparent: str, *, notify: bool = False) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent.
+
+        With `notify`, its parent is notified also if it exists.
 
         Raises `OperationExists` or `Gone`.
         """

@@ -15,6 +15,7 @@ from progress_workers.spool.spool import Spool, broker_name
 from progress_workers.transport.answers import AWAY, checked_answer, refuse
 from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.heartbeats import Heartbeats
+from progress_workers.transport.opening.children import NewChildren
 from progress_workers.transport.opening.start import FRESH_S, OPEN_S, Start, open_now
 from progress_workers.transport.over_redis.carrier import RedisCarrier
 from progress_workers.transport.over_redis.connection import Connection
@@ -39,7 +40,8 @@ class Link:
     def _begin(self) -> None:
         self._starting: dict[Reporter, bool] = {}
         """The reporters that belong to the thread that opens their operations, each with whether it is still wanted."""
-        self._sender = Sender(self.carrier, self._opened, self._gone, self._spooler())
+        self._children = NewChildren()
+        self._sender = Sender(self.carrier, self._opened, self._gone, self._spooler(), self._children)
         self._heartbeats = Heartbeats(self.carrier)
         self._signals = Signals(self.carrier, self._heartbeats.check_now)
 
@@ -54,6 +56,7 @@ class Link:
         With `required`, wait for the answer instead, and raise `StorageUnavailable`, `StorageFull` or `SetupError`.
         Also raises `OperationExists`, `OperationEnded`, `NotFound`, `Gone` or `Cancelled`.
         """
+        self._children.add(reporter.opening)
         if required:
             error = self._open_here(reporter)
             if error is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from threading import Event
 
-from progress_broker.errors import BrokerError, NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Gap, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.publish import Publish
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
@@ -17,6 +17,7 @@ from progress_workers.errors import Cancelled
 from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
 from progress_workers.transport.carrier import CallRejected, Carrier
 from progress_workers.transport.daemon import Background
+from progress_workers.transport.opening.children import NewChildren
 from progress_workers.transport.opening.operation import open_again, open_operation
 from progress_workers.transport.spooler import Spooler
 
@@ -64,7 +65,9 @@ class Sender:
         opened: Callable[[Reporter], None],
         gone: Callable[[Reporter], None],
         spooler: Spooler | None = None,
+        children: NewChildren | None = None,
     ) -> None:
+        self._children = children or NewChildren()
         self._spooler = spooler
         self._carrier, self._opened, self._gone = carrier, opened, gone
         self._reporters: dict[Reporter, None] = {}
@@ -202,7 +205,7 @@ class Sender:
         return self._not_before if self._spooler.waits else max(self._due_at(), self._not_before)
 
     def _due_at(self) -> float:
-        return min((self._due(reporter) for reporter in self.pending()), default=inf)
+        return -inf if self._children.waits else min((self._due(reporter) for reporter in self.pending()), default=inf)
 
     def _due(self, reporter: Reporter) -> float:
         rejected = self._rejected.get(reporter)
@@ -216,8 +219,16 @@ class Sender:
             due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
         if all(self._open(reporter) for reporter in due if reporter.opening is not None):
             self._send_all([reporter for reporter in due if reporter.opening is None], now)
+        self._tell_parents()
         self._forget_done()
         self._settle_waiters()
+
+    def _tell_parents(self) -> None:
+        if self._children.waits and not self.away:
+            try:
+                self._children.tell_parents(self._carrier)
+            except AWAY as error:
+                self._back_off(error)
 
     def _send_spool(self, spooler: Spooler) -> bool:
         """Send what is in the spool. Return whether the broker answered."""
@@ -277,6 +288,8 @@ class Sender:
         self._rejected.pop(reporter, None)
         if not reporter.done:
             self._opened(reporter)
+            if reporter.missing is not None:
+                self._children.parent_lost_events(reporter.operation)
         return True
 
     def _settle_waiters(self) -> None:
@@ -309,6 +322,8 @@ class Sender:
                 failure = answer
             else:
                 self._rejected.pop(reporter, None)
+                if isinstance(answer, Gap):
+                    self._children.parent_lost_events(reporter.operation)
                 apply_answer(reporter, answer, reporter.acknowledged)
         if failure is not None:
             self._back_off(failure)

@@ -46,10 +46,11 @@ class HttpCarrier:
         """Send publishes in one request, or in some if they are large."""
         return self._publishes.send(publishes)
 
-    def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
+    def create(self, operation: str, new: NewOperation, traceparent: str, *, notify: bool = False) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
         body = new.model_dump(mode="json", exclude_unset=True) | {"id": operation}
         body |= {"traceparent": traceparent} if traceparent else {}
+        body |= {"notify": True} if notify else {}
         return self._ask("/v1/workers/create", body, wire.read_created)
 
     def view(self, operation: str) -> WorkerView:

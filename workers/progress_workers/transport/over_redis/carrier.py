@@ -49,13 +49,13 @@ class RedisCarrier:
             ]
         )
 
-    def create(self, operation: str, new: NewOperation, traceparent: str) -> Created:
+    def create(self, operation: str, new: NewOperation, traceparent: str, *, notify: bool = False) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
         connection = self._connection
         call = create_call(operation, connection.keys(operation), new, connection.settings, traceparent)
         reply, confirmed = connection.run_durable(call)
         created = read_created(reply)._replace(confirmed=confirmed)
-        if parent_notice.is_due(new, created):
+        if parent_notice.is_due(new, created, again=notify):
             created = created._replace(cancel=notify_parent(connection, operation, new))
         return created
 
