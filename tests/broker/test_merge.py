@@ -623,24 +623,30 @@ def test_a_deletion_that_two_learn_of_is_told_once() -> None:
     assert [frame.type for frame in member.pending] == [MISSING]
 
 
-def test_a_cursor_from_before_lost_history_was_told_has_all_of_its_lane_told_again() -> None:
+def test_a_cursor_from_before_what_was_stored_in_place_of_lost_history_has_all_of_its_lane_told_again() -> None:
     world = World(ring=5, room=1_000)
     for _ in range(4):
         world.create()
     for _ in range(4):
         world.settle()
-    told, rewritten = world.watermarks[0], world.logs["0"]
-    rewritten.events[0] = world.event("0", 1, "log")  # as if Redis was restored and the worker continued
     world.publish("3", "log")
-    world.publish("0", "log")
+    told = world.logs["3"].events[-1].position
+    world.deliver(0, 1)
+    rewritten = world.logs["0"]  # as if Redis was restored and the worker continued
+    ms = order(told)[0] - 1
+    rewritten.events[:] = [Event(b"0", b"%d-%d" % (ms, n), n, b"log", b"{}") for n in (1, 2)]
+    world.client.frames.clear()
     rewritten.channel.reload()
-    world.answer()
-    world.answer()
-    world.deliver(0, 2)
-    world.bundle.close()
+    for _ in range(3):
+        world.answer()
+    world.bundle.flush()
+    assert cursor.parse(world.bundle.merge.cursor().decode(), LANES)[0] == LanePosition(told), "all is told"
     frames = world.client.frames
-    assert [(frame.type, frame.n) for frame in frames if frame.n][-1] == (b"log", 2), "another was told before it"
-    place = cursor.parse([frame.wire[4:-1] for frame in frames if frame.wire.startswith(b"id: ")][-1].decode(), LANES)[
-        0
+    assert [(frame.type, frame.n) for frame in frames if frame.n or frame.type == SNAPSHOT] == [
+        (SNAPSHOT, 0),
+        (b"log", 1),
+        (b"log", 2),
     ]
+    assert frames[0].wire.startswith(b"id: ")
+    place = cursor.parse(frames[0].wire[4:-1].decode(), LANES)[0]
     assert place == LanePosition(told, partial=True, lost=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
 from progress_broker.errors import BrokerError, Gone, NotFound, StorageUnavailable
@@ -45,6 +46,10 @@ class Published:
         self.doubted: set[str] = set()
         """Ids of which Redis may have forgotten something."""
         self.kills = 0
+        self.length_of_lives = 1
+        """How many times longer operations live than they do usually."""
+        self.numbers = count(1)
+        """A number for each event, so that one which is lost can be told from the one in its place."""
 
     def begin(self, id: str, title: str) -> Life:
         self.newest[id] = title
@@ -82,7 +87,7 @@ class Writer:
     async def _step(self, id: str) -> None:
         if id in self._published.doubted:
             await self._look(id)
-        life, chance = self._published.now(id), self._random.random()
+        life, chance = self._published.now(id), self._random.random() * self._published.length_of_lives
         if life is None:
             await self._attempt(id, self._create)
         elif life.ended:
@@ -113,8 +118,10 @@ class Writer:
     async def _publish(self, id: str) -> None:
         life = self._life(id)
         types = [self._random.choice(["log", "progress"]) for _ in range(self._random.choice([1, 1, 1, 3, 8]))]
-        data = {"message": "m" * self._random.choice(SIZES)}
-        answer = await self._store.publish(id, [encode(type, data, self._store.settings) for type in types])
+        message = "m" * self._random.choice(SIZES)
+        data = [{"number": next(self._published.numbers), "message": message} for _ in types]
+        entries = [encode(type, it, self._store.settings) for type, it in zip(types, data, strict=True)]
+        answer = await self._store.publish(id, entries)
         life.last = answer.events
         life.positions[answer.events] = answer.position
         life.types |= {answer.events - after: type for after, type in enumerate(reversed(types))}

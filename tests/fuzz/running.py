@@ -41,14 +41,16 @@ class Client(Protocol):
 class Run:
     """Two hubs and what is published to them."""
 
-    def __init__(self, server: RealRedis, store: Store, hubs: Sequence[Hub], seed: int) -> None:
-        self.store, self.hubs = store, hubs
+    def __init__(self, server: RealRedis, store: Store, hubs: Sequence[Hub], seed: int, redis_is: str) -> None:
+        self.store, self.hubs, self.redis_is = store, hubs, redis_is
         self.random = Random(seed)
         self.published = Published()
+        if redis_is == "forgetful":
+            self.published.length_of_lives = 10  # so that the logs at the end have had losses
         self.stop = asyncio.Event()
         self._server = server
 
-    async def play(self, ids: Sequence[str], clients: Sequence[Client], redis_is: str) -> None:
+    async def play(self, ids: Sequence[str], clients: Sequence[Client]) -> None:
         """Write and read at random for a while, and until each client has got an event; then end all operations."""
         writers = [Writer(self.store, self.published, some, self._random()) for some in (ids[::2], ids[1::2])]
         async with asyncio.TaskGroup() as tasks:
@@ -56,9 +58,9 @@ class Run:
                 tasks.create_task(writer.run(self.stop))
             for client in clients:
                 tasks.create_task(client.follow())
-            if redis_is == "interrupted":
+            if self.redis_is == "interrupted":
                 tasks.create_task(self._interrupt())
-            elif redis_is == "forgetful":
+            elif self.redis_is == "forgetful":
                 tasks.create_task(self._forget())
             await asyncio.sleep(SECONDS)
             await eventually(lambda: all(client.account.counts["events"] for client in clients), "all have got events")
@@ -94,12 +96,13 @@ class Run:
 
 
 @asynccontextmanager
-async def running(server: RealRedis, seed: int) -> AsyncIterator[Run]:
-    """Run two replicas; afterwards nothing may be left in them."""
-    settings = make_settings(redis_url=server.url, feed_length=2_000, **SMALL, **BRIEF)
+async def running(server: RealRedis, seed: int, redis_is: str) -> AsyncIterator[Run]:
+    """Run two replicas; afterwards nothing may be left in them. If Redis forgets, it keeps all that it has."""
+    small = SMALL | ({"history_length": 100_000} if redis_is == "forgetful" else {})
+    settings = make_settings(redis_url=server.url, feed_length=2_000, **small, **BRIEF)
     async with await Store.open(settings) as store, Hub(store, settings) as one, Hub(store, settings) as other:
         for hub in (one, other):
             await hub.started()
-        yield Run(server, store, (one, other), seed)
+        yield Run(server, store, (one, other), seed, redis_is)
         for hub in (one, other):
             assert (len(hub.channels), len(hub.bundles), len(hub.wheel)) == (0, 0, 0), "something was left"

@@ -27,7 +27,9 @@ class Client:
     """Follows one operation, with whatever has its id."""
 
     def __init__(self, run: Run, operation: str, number: int) -> None:
-        self.account = Account(f"client {number} of {operation}", run.published)
+        self.account = Account(
+            f"client {number} of {operation}", run.published, all_is_kept=run.redis_is == "forgetful"
+        )
         self._run, self._operation = run, operation
         self._random = Random(run.random.random())
         self._position: str | None = None
@@ -101,10 +103,11 @@ async def test_a_client_that_is_cut_anywhere_misses_nothing_unnoticed(
     server: RealRedis, seed: int, redis_is: str
 ) -> None:
     print(f"seed {seed}")
-    async with running(server, seed) as run:
+    async with running(server, seed, redis_is) as run:
         clients = [Client(run, id, number) for number in range(2) for id in IDS]
-        await run.play(IDS, clients, redis_is)
+        await run.play(IDS, clients)
         for client in clients:
             await client.settle()
+            await client.account.compare(run.store)
             client.account.check()
             print(client.account.name, dict(client.account.counts))

@@ -150,6 +150,10 @@ class Bundle(Stream):
         else:
             self._write([frame])
 
+    def told_position(self, member: BundleMember) -> bytes:
+        """Return the position up to which the client has been told all events of a member's lane."""
+        return self.merge.lane(member.lane).cursor_position.position
+
     def member_changed(self, member: BundleMember) -> None:
         """Mark a member's lane: it may have frames to send."""
         lane = self.merge.lanes[member.lane]

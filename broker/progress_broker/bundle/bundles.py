@@ -199,7 +199,8 @@ class Bundles:
                 break
         restarts = {}
         for number in lost:
-            since = min(lane_positions[number].position, self.watermarks[number], key=order)
+            before = lane_positions[number]
+            since = min(before.trimmed_since or before.position, self.watermarks[number], key=order)
             restarts[number] = LanePosition(since, partial=True, lost=True)
         return {**lane_positions, **restarts}
 

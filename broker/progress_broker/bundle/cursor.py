@@ -5,7 +5,8 @@ after the position is an exception:
 
 - `B`: the client has not yet received the state of all the lane's operations at this position. All snapshots are sent
   again.
-- `L`: the same, because Redis has lost history that the client had received.
+- `L`: Redis has lost history that the client had received. The client has not yet received all the snapshots that tell
+  so. They are sent again, each at the operation's last event up to this position, and all later events follow.
 - `T` and an older position: some operations of the lane no longer have all their events after the older position, and
   the client must still get a snapshot of each of them. Of the other operations it has received everything.
 """
@@ -29,7 +30,7 @@ class LanePosition(NamedTuple):
 
     position: bytes
     partial: bool = False
-    """Whether the client still needs snapshots at this position. Then all of them are sent again."""
+    """Whether the client still needs snapshots. Then all of them are sent again."""
     lost: bool = False
     """Whether the reason is that Redis has lost history."""
     trimmed_since: bytes | None = None

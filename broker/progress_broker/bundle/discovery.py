@@ -95,7 +95,7 @@ class MissedSearch:
         self._look(bundle, lane, lane.position, [], lost=False)
 
     def search_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
-        """Restart a lane with snapshots, because Redis has lost the events after a position."""
+        """Restart a lane with snapshots, because its feed has lost events. `position` is where the feed goes on."""
         before = bundle.merge.restart(lane, position)
         self._look(bundle, lane, lane.since, before, lost=True)
 

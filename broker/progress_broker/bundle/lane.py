@@ -4,7 +4,8 @@ So one position describes what the client has received of all members. A frame m
 produce an earlier one: each other member has a waiting frame or is current, and the feed was delivered up to the frame.
 
 The exception is a reset. It is sent as a snapshot of the current state, which is newer than the waiting frames of other
-members. Until it has been sent, the lane's part of the cursor says that it is due.
+members; or, after a loss, at an event that is older than what was sent. Until it has been sent, and after a loss also
+what was stored meanwhile, the lane's part of the cursor says that it is due.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.member import BundleMember
-from progress_broker.model.event import MISSING, PROGRESS
+from progress_broker.model.event import MISSING, PROGRESS, SNAPSHOT
 from progress_broker.model.position import order as read_order
 from progress_broker.stream.batching import SLICE_BYTES
 from progress_broker.stream.frames import Frame
@@ -56,11 +57,12 @@ class Lane:
         """Whether its operations start with snapshots."""
         self.since = watermark if start is None else start.position
         """Its start position. Ends after it are sent, also to a client that reconnects before it had all snapshots."""
-        # Another replica may have been ahead of this one: then the client's position is after this replica's.
-        self.position = max(self.since, watermark, key=order) if self.needs_snapshots else self.since
-        """The position up to which the client has received everything."""
         self.lost = start is not None and start.lost
-        """Whether it needs snapshots because Redis has lost history."""
+        """Whether it needs snapshots because Redis has lost history. These are older than all events that follow."""
+        # Another replica may have been ahead of this one: then the client's position is after this replica's.
+        is_ahead = self.needs_snapshots and not self.lost
+        self.position = max(self.since, watermark, key=order) if is_ahead else self.since
+        """The position up to which the client has received everything."""
         self.members: dict[str, BundleMember] = {}
         self.snapshots_due: set[str] = set()
         """Operations whose snapshot must be sent before the position is valid."""
@@ -89,10 +91,10 @@ class Lane:
         return LanePosition(self.position, trimmed_since=self.trimmed_since)
 
     def restart(self, position: bytes) -> list[BundleMember]:
-        """Restart with snapshots, because Redis has lost the events after a position. Return the former members."""
-        # Positions come from a clock that did not go back, so an end after both positions has not been sent.
-        self.since = min(self.position, position, key=order)
-        self.position = position
+        """Restart where Redis and the client have the same events: at the client's position, or the feed's if that
+        is older. Return the former members."""
+        # Positions come from a clock that did not go back. So what was published since the loss is after both.
+        self.since = self.position = min(self.cursor_position.position, position, key=order)
         self.needs_snapshots = self.lost = True
         members = self.clear()
         self.snapshots_due.update(member.operation for member in members)
@@ -111,6 +113,7 @@ class Lane:
             self.trimmed_since = self.position
         self.resetting.add(member)
         self.history_lost |= lost
+        member.owed_up_to = self.position if lost else b"0-0"
 
     def settle_reset(self, member: BundleMember) -> bool:
         """Record that no reset is due for a member; return whether one was or may have been due."""
@@ -130,6 +133,8 @@ class Lane:
                 self.position = frame.position
             if self.resetting and member.reset_sent_with(frame):
                 further |= self.settle_reset(member)
+            elif member in self.resetting and frame.type == SNAPSHOT:
+                further = True  # what is due is before the position that the client has
         elif frame.type == MISSING and member.closed:
             further = self.settle_reset(member)
         else:  # the snapshot of an ended operation, before its `end`; or `missing` for an earlier one with the same id

@@ -32,6 +32,9 @@ class MemberHost(Protocol):
     def share_bytes(self) -> int:
         """How many bytes each member may buffer."""
 
+    def told_position(self, member: "BundleMember") -> bytes:
+        """Return the position up to which the client has been told all events of a member's lane."""
+
     def member_changed(self, member: "BundleMember") -> None:
         """Handle new frames of a member, or that it has caught up: its lane may have frames to send."""
 
@@ -50,11 +53,14 @@ class MemberSubscription(Subscription):
 
     __slots__ = ("member",)
 
-    replays_after_loss = False
-
     def __init__(self, channel: Channel, delivery: Delivery, policy: StreamPolicy, member: "BundleMember") -> None:
         super().__init__(channel, delivery, policy)
         self.member = member
+
+    @property
+    def told_position(self) -> bytes:
+        """The position up to which its client has been told all events: what is pending is not yet told."""
+        return min(self.position, self.member.host.told_position(self.member), key=order)
 
     def pause_for_bundle(self) -> None:
         """Pause until `resume_writing`. The client is not slow, but other members' frames must be sent first."""
@@ -99,6 +105,7 @@ class BundleMember:
         "host",
         "lane",
         "operation",
+        "owed_up_to",
         "pending",
         "reset",
         "subscription",
@@ -118,7 +125,9 @@ class BundleMember:
         """Whether no more frames will come."""
         self.reset: str | None = None
         """Why its history could not be replayed, until the client has received a snapshot with that reason."""
-        self._reset_at: bytes | None = None  # the position of that snapshot, once it is pending
+        self._reset_at: bytes | None = None  # the position that it has caught up to then, once the snapshot is pending
+        self.owed_up_to = b"0-0"
+        """The position of its lane when Redis lost history: what is stored up to there follows the snapshot."""
         self._pending_bytes = 0
 
     @property
@@ -184,8 +193,15 @@ class BundleMember:
         self.host.member_resetting(self, reason)
 
     def reset_sent_with(self, frame: Frame) -> bool:
-        """Whether the client has received the reset once this frame is sent."""
+        """Whether the client has received the reset, and all that is due with it, once this frame is sent."""
         if self._reset_at is None or order(frame.position) < order(self._reset_at):
+            return False
+        self.reset = self._reset_at = None
+        return True
+
+    def has_sent_reset(self) -> bool:
+        """Whether the client has received the reset, and everything there is, once all frames are sent that it gave."""
+        if self._reset_at is None or self.pending or not self.current:
             return False
         self.reset = self._reset_at = None
         return True
@@ -220,7 +236,7 @@ class BundleMember:
         if not frames:
             return
         if self.reset is not None and frames[0].type == SNAPSHOT:  # a snapshot is always written alone
-            self._reset_at = frames[0].position
+            self._reset_at = max(frames[0].position, self.owed_up_to, key=order)
         self.pending.extend(frames)
         self._pending_bytes += sum([len(frame.wire) for frame in frames])
         subscription = self.subscription

@@ -147,7 +147,7 @@ class Merge:
         return SearchGuard([self.lanes[number] for number in numbers])
 
     def restart(self, lane: Lane, position: bytes) -> list[str]:
-        """Restart a lane with snapshots, because Redis has lost the events after a position.
+        """Restart a lane with snapshots, because its feed has lost events. `position` is where the feed goes on.
 
         Return the ids of its former members.
         """
@@ -256,6 +256,9 @@ class Merge:
         for member, _ in outgoing:
             if member.closed and not member.pending:
                 self.drop(member)
+        for member in tuple(lane.resetting):
+            if member.has_sent_reset():
+                self._settle(lane, member)
         return size
 
     def _cursor(self, lane: Lane) -> bytes:

@@ -110,6 +110,7 @@ class MemberPlacer:
         channel = self._channels.get_or_create(member.operation, self._loader)
         subscription = member.follow(channel, bundle.members_delivery, self._policy)
         subscription.number = bundle.number
+        subscription.expect(after or bundle.told_position(member))
         try:
             await self._loader.until_loaded(channel, self._timeout_s)
             reset = await self._begin(bundle, subscription, channel, after, reset)
@@ -133,11 +134,13 @@ class MemberPlacer:
         member = subscription.member
         lane = bundle.merge.lane(member.lane)
         if member.operation in lane.snapshots_due:
-            await self._resumer.resume_with_snapshot(subscription, member.operation, reset, lane.position)
+            lost = lane.since if reset == "lost" else None
+            await self._resumer.resume_with_snapshot(subscription, member.operation, reset, lane.position, lost=lost)
         elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
             await self._resumer.resume_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset during an earlier attempt to start it
-            await self._resumer.resume_with_snapshot(subscription, member.operation, member.reset)
+            lost = bundle.told_position(member) if member.reset == "lost" else None
+            await self._resumer.resume_with_snapshot(subscription, member.operation, member.reset, lost=lost)
         else:
             since = bundle.merge.trimmed_since(member)
             reset = await self._resumer.resume_after(subscription, channel, after, since)

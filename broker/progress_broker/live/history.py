@@ -185,9 +185,8 @@ class History:
     def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
         """Request a snapshot for a subscription. Subscriptions that have lost the same history share it, and all
         others."""
-        lost = None
-        if reset == "lost" and subscription.replays_after_loss:
-            lost = min(subscription.position, self._agreed or subscription.position, key=order)
+        told = subscription.told_position
+        lost = min(told, self._agreed or told, key=order) if reset == "lost" else None
         waiting = self._snapshots.setdefault(lost, [])
         waiting.append((subscription, reset))
         if len(waiting) == 1:

@@ -105,7 +105,7 @@ class Resumer:
         lost = found.last is None or found.last.n < n  # the feed has not reported it yet
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
-            await self.resume_with_snapshot(subscription, operation, reset)
+            await self.resume_with_snapshot(subscription, operation, reset, lost=since if reset == "lost" else None)
             return reset
         if found.events and found.events[0].n == 1:  # its first event is newer than the client's position
             raise Gone(f"operation {operation} was deleted, and a new operation has its id")

@@ -118,9 +118,6 @@ class Subscription(Stream):
         "throttle",
     )
 
-    replays_after_loss = True
-    """Whether all that is stored follows a snapshot that tells of lost history, also what is older than its state."""
-
     def __init__(self, source: FrameSource, delivery: Delivery, policy: StreamPolicy) -> None:
         super().__init__(delivery, policy)
         self.n = 0
@@ -150,6 +147,11 @@ class Subscription(Stream):
     def has_first_frames(self) -> bool:
         """Whether it was begun with frames that have not been sent yet."""
         return bool(self._first)
+
+    @property
+    def told_position(self) -> bytes:
+        """The position up to which its client has been told all events."""
+        return self.position
 
     # Start
 
