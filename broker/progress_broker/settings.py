@@ -171,7 +171,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = Field(
         None,
         description="Redis address (redis://, rediss://, unix://; redis+sentinel://, rediss+sentinel:// for sentinels;"
-        " also valkey:// and valkeys://); default: the private Redis that `serve` starts",
+        " redis+cluster://, rediss+cluster:// for some nodes of a Cluster; also valkey:// and valkeys://); default: the"
+        " private Redis that `serve` starts",
     )
     url: Annotated[str | None, AfterValidator(_server_url)] = Field(
         None,
@@ -187,7 +188,8 @@ class Settings(BaseSettings):
     prefix: str = Field("pb", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all keys in Redis")
     lanes: Annotated[int, Field(ge=1, le=256)] | None = Field(
         None,
-        description="number of parts (lanes) that operations are divided into in Redis; fixed at the first start (16)",
+        description="number of parts (lanes) that operations are divided into in Redis; fixed at the first start (16;"
+        " in a Cluster of more than 4 masters 64, of more than 16 masters 256)",
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the private Redis' data")
     embedded_max_bytes: Limit | None = Field(

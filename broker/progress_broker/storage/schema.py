@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import redis.exceptions
@@ -15,7 +16,9 @@ from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, lane_tags, meta_key
 from progress_broker.storage.scripts import META, SCHEMA
 
-DEFAULT_LANES = 16
+DEFAULT_LANES = ((4, 16), (16, 64), (inf, 256))
+"""How many lanes there are, by the number of masters at the first start up to which that holds. With fewer than four
+for each master, some of them would have none, or twice as many as others."""
 OLDEST_REDIS = (6, 2)
 META_FIELDS = ("schema", "lanes", "tags")
 _SCHEMA = str(SCHEMA).encode()
@@ -28,10 +31,13 @@ async def ensure_schema(connections: Connections, settings: Settings) -> Keyspac
     `StorageUnavailable` or `StorageFull` if that can't be checked now.
     """
     with storage_errors():
-        await _check_servers(await connections.masters())
+        masters = await connections.masters()
+        await _check_servers(masters)
         # Read before anything is written, so that a server can start, and read, with a Redis that rejects writes.
         known = await connections.commands.hmget(meta_key(settings.prefix), META_FIELDS)
-        return read_meta(known if is_set_up(known) else await connections.scripts.run(meta_call(settings)), settings)
+        if not is_set_up(known):
+            known = await connections.scripts.run(meta_call(settings, len(masters)))
+        return read_meta(known, settings)
 
 
 async def _check_servers(masters: Sequence[Any]) -> None:
@@ -57,9 +63,9 @@ def setup_errors() -> Iterator[None]:
         raise SetupError(error.detail) from None
 
 
-def meta_call(settings: Settings) -> Call:
+def meta_call(settings: Settings, masters: int = 1) -> Call:
     """Return the call that reads the values that all programs must agree on. At the first start it also writes them."""
-    lanes = settings.lanes or DEFAULT_LANES
+    lanes = settings.lanes or next(lanes for most, lanes in DEFAULT_LANES if masters <= most)
     args = (str(SCHEMA), str(lanes), " ".join(lane_tags(settings.prefix, lanes)))
     return Call(META, [meta_key(settings.prefix)], args)
 
