@@ -108,8 +108,7 @@ class RoutedScripts(Scripts):
             try:
                 reply, confirmed = await self._nodes.node(at).scripts.durable_reply(call, most_ms)
             except (RedisError, OSError) as error:
-                self._nodes.heard(at, error)
-                raise
+                raise self._nodes.failed(at, error) from None
         if did_not_run(reply):
             return await self.run(call), None
         if isinstance(reply, Exception):

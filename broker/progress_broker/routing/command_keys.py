@@ -44,7 +44,7 @@ def key_of(words: Words) -> str | bytes | None:
                 raise ValueError("a script without keys names no server")
             key = words[3]
         case "XREAD":
-            key = words[words.index("STREAMS") + 1]
+            key = words[words.index("STREAMS" if "STREAMS" in words else b"STREAMS") + 1]  # as the library writes it
         case "ZINTER":
             key = words[2]
         case _ if name in _ANYWHERE:
