@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
+import redis.exceptions
 from redis.asyncio.client import Pipeline
 
 from progress_broker.nodes.calls import Call
@@ -127,7 +128,7 @@ class _Pipeline(Pipeline):
                 for at in places:
                     words, options = commands[at]
                     pipeline.execute_command(*words, **options)
-                for at, reply in zip(places, await pipeline.execute(raise_on_error=False), strict=True):
+                for at, reply in zip(places, await _or_error(pipeline.execute(False), places), strict=True):
                     replies[at] = reply
 
         await asyncio.gather(*(send(node, places) for node, places in parts.items()))
@@ -159,7 +160,15 @@ class _Queue:
         return await self._node_of(call.keys).queue.run(call)
 
     async def run_each(self, calls: Sequence[Call]) -> list[Any]:
-        return await _in_parts(self._node_of, calls, lambda node, some: node.queue.run_each(some))
+        return await _in_parts(self._node_of, calls, lambda node, some: _or_error(node.queue.replies(some), some))
+
+
+async def _or_error(replies: Awaitable[list[Any]], asked: Sequence[object]) -> list[Any]:
+    """Return replies; if the server does not answer, its error to each."""
+    try:
+        return await replies
+    except (redis.exceptions.RedisError, OSError) as error:
+        return [error] * len(asked)
 
 
 async def _in_parts(

@@ -20,7 +20,7 @@ from progress_broker.hub import Hub
 from progress_broker.limits import limiter
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
-from progress_broker.model.operation import NewOperation
+from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.routing.slots import SLOTS
@@ -455,3 +455,21 @@ async def test_a_stream_of_many_begins_without_the_lanes_that_are_away_and_goes_
     assert (await follow(hub, MINE, fresh.cursor)).events("operations")[0] == {"event": "operations", "operations": []}
     for client in (fresh, gone_on):
         client.leave()
+
+
+async def test_what_workers_send_and_wait_for_is_a_lane_s_own(
+    store: Store, http: httpx.AsyncClient, take_away: Callable[[], None]
+) -> None:
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    for id in (here, there):
+        await store.create(NewOperation(id=id))
+    take_away()
+    await store.signal(here, NewSignal(type="pause"))
+    sent = [{"operation": id, "events": [{"type": "log", "data": {"message": "m"}}]} for id in (there, here)]
+    answer = await http.post("/v1/workers/publish", json=sent)
+    assert answer.status_code == 200
+    assert [it.get("error") for it in answer.json()] == ["storage-unavailable", None]
+    answer = await http.post("/v1/workers/signals", json={"positions": {there: "0-0", here: "0-0"}})
+    assert [(it["operation"], it["type"]) for it in answer.json()["signals"]] == [(here, "pause")]
+    answer = await http.post("/v1/workers/publish", json=sent[:1])
+    assert (answer.status_code, answer.json()["type"]) == (503, "storage-unavailable")

@@ -20,6 +20,7 @@ from progress_broker.model.grants import Action
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Publish, Published
 from progress_broker.model.validation import read_json, validated
+from progress_broker.storage.lanes import is_divided
 from progress_broker.workers import wire
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition, SignalWait, signals_after
 from progress_server.auth.authorization import require_creation, require_permission, require_permission_of
@@ -155,8 +156,10 @@ async def _rejections(operations: Sequence[str], principal: Principal, context: 
 async def _rejection(operation: str, principal: Principal, context: Context) -> BrokerError | None:
     try:
         await require_permission_of(principal, context, Action.PUBLISH, operation)
-    except (StorageUnavailable, StorageFull):
-        raise
+    except (StorageUnavailable, StorageFull) as error:
+        if not is_divided(context.store.connections, context.store.keyspace):
+            raise
+        return error  # operations on other servers must not wait for this one
     except BrokerError as error:
         return error
     return None

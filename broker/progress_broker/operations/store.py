@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -11,7 +11,6 @@ import redis.exceptions
 
 from progress_broker.errors import (
     BrokerError,
-    LaneAway,
     SetupError,
     SlotMoving,
     StorageFull,
@@ -65,7 +64,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace, LaneKeys
-from progress_broker.storage.lanes import FanOut
+from progress_broker.storage.lanes import FanOut, is_divided
 from progress_broker.storage.schema import ensure_schema, setup_errors
 from progress_broker.storage.scripts import LAPSED, SWEEP
 
@@ -278,26 +277,35 @@ class Store:
     async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         """Store publishes of workers in one round trip; return the answer to each, or why it was not stored.
 
-        If it raises, each may or may not be stored.
+        If it raises, each may or may not be stored. It raises if no server of Redis answers.
         """
         calls = [worker_publish_call(publish, self.keyspace.operation(publish.operation)) for publish in publishes]
         scripts, last = self.connections.scripts, dict[int, Any]()
         for at, publish in enumerate(publishes):
-            if publish.ends and await scripts.waits(calls[at]):
-                last[at] = calls[at]
+            with suppress(StorageUnavailable):  # then the publish fails, too
+                if publish.ends and await scripts.waits(calls[at]):
+                    last[at] = calls[at]
         replies = iter(await self.connections.queue.run_each([call for at, call in enumerate(calls) if at not in last]))
-        ended = dict(zip(last, await asyncio.gather(*map(self._ended, last.values())), strict=True))
-        return [ended[at] if at in last else _answer(next(replies)) for at in range(len(calls))]
+        failed: list[StorageUnavailable] = []
+        ended = await asyncio.gather(*(self._ended(call, failed) for call in last.values()))
+        of_last = dict(zip(last, ended, strict=True))
+        answers = [of_last[at] if at in last else _answer(next(replies), failed) for at in range(len(calls))]
+        if failed and (len(failed) == len(answers) or not is_divided(self.connections, self.keyspace)):
+            raise failed[0]
+        return answers
 
-    async def _ended(self, call: Call) -> Published | BrokerError:
+    async def _ended(self, call: Call, failed: list[StorageUnavailable]) -> Published | BrokerError:
         """End an operation after all else that was published with it, and wait for replicas."""
         try:
             reply, confirmed = await self.connections.scripts.durable(call, ENDED_MS)
         except StorageFull as error:
             return error
+        except StorageUnavailable as error:
+            failed.append(error)
+            return error
         except (Unreadable, redis.exceptions.ResponseError) as error:
             return StorageUnavailable(f"Redis rejected a script call: {error}")
-        answer = _answer(reply)
+        answer = _answer(reply, failed)
         return answer._replace(confirmed=confirmed) if isinstance(answer, Published) else answer
 
     async def worker_view(self, operation: str) -> WorkerView:
@@ -410,15 +418,16 @@ class Store:
         return await self.connections.scripts.run(call)
 
 
-def _answer(reply: Any) -> Published | BrokerError:
-    """Return the answer to one publish of several. Raise what concerns them all."""
+def _answer(reply: Any, failed: list[StorageUnavailable]) -> Published | BrokerError:
+    """Return the answer to one publish of several. Add an error that concerns all publishes to its server to a list."""
     if isinstance(reply, redis.exceptions.RedisError | OSError):
-        with storage_errors():
-            if isinstance(error := storage_error(reply), StorageFull | LaneAway | SlotMoving):
-                return error  # others may be smaller, or of other lanes
-            if error is None or isinstance(error, Unreadable):  # it may pass, as all errors of Redis itself
-                return StorageUnavailable(f"Redis rejected a script call: {reply}")
-            raise error
+        error = storage_error(reply)
+        if isinstance(error, StorageFull | SlotMoving):  # others may be smaller, or of another slot
+            return error
+        if isinstance(error, StorageUnavailable):
+            failed.append(error)
+            return error
+        return StorageUnavailable(f"Redis rejected a script call: {reply}")  # it may pass, as all errors of Redis
     try:
         return read_published(reply)
     except BrokerError as rejection:

@@ -21,6 +21,11 @@ def lanes_by_node(connections: Connections, keyspace: Keyspace) -> list[tuple[in
     return [tuple(lanes[key] for key in node.keys) for node in connections.by_node(list(lanes))]
 
 
+def is_divided(connections: Connections, keyspace: Keyspace) -> bool:
+    """Return whether several servers have the lanes, so that some of them may be away while others answer."""
+    return len(lanes_by_node(connections, keyspace)) > 1
+
+
 def by_node(connections: Connections, keyspace: Keyspace, keys: Iterable[str]) -> dict[tuple[int, ...], list[str]]:
     """Return keys, divided by the server that has them, which is named by its lanes: others may take its place."""
     lanes, divided = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}, {}

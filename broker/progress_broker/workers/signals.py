@@ -13,6 +13,7 @@ from progress_broker.nodes.redis_errors import storage_error
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.lanes import FanOut
 
 SignalPosition = tuple[int, int]
 """The position up to which an operation's signals were read; (0, 0): none."""
@@ -52,10 +53,28 @@ def read_signal(operation: str, entry: Sequence[Any]) -> ArrivedSignal:
 async def signals_after(
     connections: Connections, keyspace: Keyspace, positions: Mapping[str, SignalPosition]
 ) -> list[ArrivedSignal]:
-    """Return the signals after these positions, in order, in one round trip. Raises `StorageUnavailable`."""
-    streams = {
-        keyspace.operation(operation).signals: (operation, f"{ms}-{seq}") for operation, (ms, seq) in positions.items()
-    }
+    """Return the signals after these positions, in order, in one round trip. Raises `StorageUnavailable`.
+
+    Operations in lanes that can't be reached have none: the feeds wake those who wait once such a lane is back.
+    """
+    by_lane: dict[int, dict[str, tuple[str, str]]] = {}
+    for operation, (ms, seq) in positions.items():
+        lane = keyspace.lane_of(operation)
+        by_lane.setdefault(lane, {})[keyspace.operation_in(lane, operation).signals] = operation, f"{ms}-{seq}"
+
+    async def read(lanes: Sequence[int]) -> list[list[ArrivedSignal]]:
+        streams = {key: of_key for lane in lanes for key, of_key in by_lane[lane].items()}
+        found: dict[int, list[ArrivedSignal]] = {lane: [] for lane in lanes}
+        for signal in await _signals(connections, streams):
+            found[keyspace.lane_of(signal.operation)].append(signal)
+        return list(found.values())
+
+    found = await FanOut(connections, keyspace).ask(read, by_lane)
+    return [signal for of_lane in found.values() for signal in of_lane]
+
+
+async def _signals(connections: Connections, streams: Mapping[str, tuple[str, str]]) -> list[ArrivedSignal]:
+    """Return the signals in streams, each given with its operation and the position after which to read."""
     groups = [
         keys[at : at + _STREAMS_AT_ONCE]
         for keys in connections.together(streams)
