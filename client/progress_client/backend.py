@@ -1,5 +1,6 @@
 """What a client asks of where the operations are: a server, or Redis."""
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,10 @@ from typing import NamedTuple, Protocol
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
 from progress_broker.operations.listing import Filters
+from progress_broker.storage.lanes import shown
 from progress_client.events import Event
+
+log = logging.getLogger("progress_client")
 
 FROM_START = "start"
 """In place of a position: before the oldest event that is kept."""
@@ -21,6 +25,12 @@ OTHER_LOOP = (
 )
 OTHER_PROCESS = "an iterator of a Client can't go on in a forked process: call `watch` or `list` again there"
 AT_EXIT = "progress_client can't connect any more, because the interpreter shuts down: call it before the program ends"
+
+
+def warn_if_partial(lanes_away: Sequence[int]) -> None:
+    """Log that operations are missing in a list, if lanes could not be reached."""
+    if lanes_away:
+        log.warning("operations are missing in this list: %s can't be reached now", shown(lanes_away))
 
 
 class Bookmark(NamedTuple):

@@ -16,7 +16,7 @@ from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import make_frame, snapshot_frame
-from progress_client.backend import FROM_START, Bookmark, Start
+from progress_client.backend import FROM_START, Bookmark, Start, warn_if_partial
 from progress_client.events import Event, read_event
 
 
@@ -46,7 +46,9 @@ class OverRedis:
 
     async def find(self, filters: Filters, limit: int, cursor: str | None) -> tuple[list[Operation], str | None]:
         """Return a page of operations and the cursor of the next one."""
-        return await self._store.find(filters, limit=limit, cursor=cursor)
+        page = await self._store.page(filters, limit=limit, cursor=cursor)
+        warn_if_partial(page.lanes_away)
+        return page.operations, page.next_cursor
 
     async def create(self, new: NewOperation) -> Operation:
         """Create an operation."""

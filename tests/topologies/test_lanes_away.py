@@ -21,6 +21,7 @@ from progress_broker.limits import limiter
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
+from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.routing.slots import SLOTS
@@ -29,6 +30,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.subscription import Subscription
+from progress_client.over_redis import OverRedis
 from progress_server.app import create_app
 from tests.broker.harness import Outlet
 from tests.broker.test_bundles import named as naming
@@ -235,7 +237,7 @@ async def take_away(request: pytest.FixtureRequest, upper: RealRedis) -> AsyncIt
 
 
 async def test_listings_have_what_can_be_reached_and_tell_what_is_missing(
-    store: Store, http: httpx.AsyncClient, take_away: Callable[[], None]
+    store: Store, http: httpx.AsyncClient, take_away: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = islice(ids_of(store, away=False), 3), islice(ids_of(store, away=True), 3)
     made = [id for pair in zip(here, there, strict=True) for id in pair]
@@ -257,6 +259,8 @@ async def test_listings_have_what_can_be_reached_and_tell_what_is_missing(
     assert [it["id"] for page in pages for it in page["operations"]] == made[2::-2]
     assert {page["partial"] for page in pages} == {True}
     assert all(set(page["lanes_away"]) == UPPER for page in pages)
+    assert [it.id for it in (await OverRedis(store).find(Filters(), 9, None))[0]] == made[-2::-2]
+    assert "operations are missing in this list: lanes 8-15 can't be reached now" in caplog.text
 
 
 async def test_sums_are_told_to_be_of_a_part_and_have_no_percentage(

@@ -16,7 +16,7 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings
-from progress_client.backend import FROM_START, Bookmark, ComeBack, Start
+from progress_client.backend import FROM_START, Bookmark, ComeBack, Start, warn_if_partial
 from progress_client.events import Event, Reset, read_event
 from progress_client.http.connection import Answer, AsyncConnection
 from progress_client.http.problems import read_answer
@@ -53,6 +53,7 @@ class OverHttp:
         """Return a page of operations and the cursor of the next one."""
         query = [*_query(filters), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
         page = self._read(_Page, await self._ask("GET", OPERATIONS, query=query))
+        warn_if_partial(page.lanes_away)
         return page.operations, page.next_cursor
 
     async def create(self, new: NewOperation) -> Operation:
@@ -160,6 +161,7 @@ class OverHttp:
 class _Page(BaseModel):
     operations: list[Operation]
     next_cursor: str | None
+    lanes_away: list[int] = []
 
 
 def _path(operation: str, call: str = "") -> str:
