@@ -520,6 +520,32 @@ async def test_what_a_search_for_missed_ones_finds_while_a_stream_opens_begins_w
     client.leave()
 
 
+async def test_what_appears_while_a_stream_opens_is_not_awaited_any_more(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of the search is of the time before."""
+    find, asked, may_answer = index_search.by_ids, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Found:
+        found = await find(*args)
+        asked.set()
+        await may_answer.wait()
+        return found
+
+    monkeypatch.setattr(index_search, "by_ids", slow)
+    await create(store, "a")
+    opening = asyncio.create_task(watch(hub, named("a", "b")))
+    await asked.wait()
+    await create(store, "b")
+    await eventually(lambda: any(len(bundle) for bundle in hub.bundles), "it has appeared")
+    may_answer.set()
+    client = await opening
+    await finish(store, "a", "b")
+    await eventually(lambda: client.closed, "nothing else can come")
+    assert client.events("missing") == []
+    assert client.numbers("b") == [-1, 2]
+
+
 async def test_what_ends_while_a_stream_opens_is_among_what_it_follows(
     store: Store, hub: Hub, slow_search: asyncio.Event
 ) -> None:

@@ -446,7 +446,7 @@ async def test_a_stream_of_many_begins_without_the_lanes_that_are_away_and_goes_
     assert not named.closed, "what it names may still run"
     gone_on = await follow(hub, MINE, again)
     upper.start()
-    await eventually(lambda: hub.connected, "its feeds are back")
+    await eventually(lambda: named.events("missing"), "its lanes have begun")
     await store.create(NewOperation(id=there[1], owner="ann"))
     for client, numbers in ((fresh, [-2]), (gone_on, [2]), (named, [-2])):
         await eventually(lambda client=client, numbers=numbers: client.numbers(there[0]) == numbers, "it is told")

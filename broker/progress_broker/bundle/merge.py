@@ -83,6 +83,10 @@ class Merge:
         members = (member for lane in self.lanes.values() for member in lane.members.values())
         return [member.operation for member in members if member.has_events_to_come]
 
+    def ids(self) -> set[str]:
+        """Return the ids of all members."""
+        return {id for lane in self.lanes.values() for id in lane.members}
+
     def subscriptions(self) -> Iterator[Subscription]:
         """Return the members' subscriptions."""
         members = (member for lane in self.lanes.values() for member in lane.members.values())
