@@ -80,7 +80,7 @@ def _write_event(entry: NewEvent) -> dict[str, Any]:
 
 
 def read_publish(value: object, settings: Settings) -> Publish | BrokerError:
-    """Return the publish that a worker sent; or the error if the data of an event are invalid or too large.
+    """Return the publish that a worker sent; or the error if it lacks something, or the data of an event are invalid.
 
     Raises `InvalidInput` if it has not the form of a publish.
     """
@@ -104,7 +104,7 @@ def read_publish(value: object, settings: Settings) -> Publish | BrokerError:
         raise InvalidInput("expect: must be a status", field="expect")
     after = _whole(value, "after")
     if after is not None and producer is None:
-        raise InvalidInput("after: needs a producer, whose seq it is", field="after")
+        return InvalidInput("after: needs a producer, whose seq it is", field="after")
     publish = Publish(
         operation,
         (),

@@ -38,7 +38,7 @@ class Lease:
     def heard(self, at: float) -> None:
         """Note that something was sent, which replaces a heartbeat."""
         self._heard_at = max(self._heard_at, at)
-        if self._every_s > ASKED_AFTER_S:
+        if self._every_s > ASKED_AFTER_S and not self._released:
             asks, self._ask_at = self._ask_at < inf, at + ASKED_AFTER_S
             if not asks:
                 self.wake()
@@ -54,4 +54,4 @@ class Lease:
     def release(self) -> None:
         """Note that nobody works on the operation here. The garbage collector calls this, so it takes no lock."""
         self._released = True
-        self.lease_s, self._every_s = None, inf
+        self.lease_s, self._every_s, self._ask_at = None, inf, inf

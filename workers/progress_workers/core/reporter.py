@@ -313,6 +313,8 @@ class Reporter:
 
     def open_again(self, rejection: NotFound) -> bool:
         """Open the operation again, because Redis does not have it any more. Return False if that can't help."""
+        if self._released and self.outbox.batch is None:
+            return False  # nobody works on it here any more
         opening = self.how_to_open_again(rejection)
         if opening is not None:
             self.opening, self._again_at = opening, -inf

@@ -76,18 +76,21 @@ class Heartbeats:
         """Send a heartbeat for each reporter. Return how long to pause before the next call, in seconds."""
         for start in range(0, len(reporters), MAX_PUBLISHES):
             batch = reporters[start : start + MAX_PUBLISHES]
+            beats = [reporter.heartbeat(now) for reporter in batch]
             try:
-                answers = self._carrier.publish([reporter.heartbeat(now) for reporter in batch])
+                answers = self._carrier.publish(beats)
             except (StorageUnavailable, StorageFull) as error:
                 return self._failed(batch, error)
-            for reporter, answer in zip(batch, answers, strict=True):
+            for reporter, beat, answer in zip(batch, beats, answers, strict=True):
                 if isinstance(answer, CallRejected):  # the others were answered
                     logger.debug("the heartbeat of operation %s failed: %s", reporter.operation, answer.detail)
                     continue
                 if isinstance(answer, StorageUnavailable | StorageFull):
                     return self._failed(batch, answer)
-                if isinstance(answer, Gap | NotFound | Fenced):
-                    reporter.ask_stored()  # the thread that sends may have opened it again meanwhile: it asks, and acts
+                # The thread that sends may have opened it again meanwhile. So it asks, and acts.
+                opens = reporter.opening is not None or beat.created_ms != reporter.created_ms
+                if isinstance(answer, Gap | NotFound) or (opens and isinstance(answer, Fenced)):
+                    reporter.ask_stored()
                 elif not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
                     apply_answer(reporter, answer, reporter.apply_answer)
         self._backoff.succeeded()
