@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import redis.exceptions
-from redis.exceptions import MovedError
+from redis.exceptions import AskError, MovedError
 
 from progress_broker.live.feeds.batch import Batch
+from progress_broker.live.feeds.connection import MOVING_S
 from progress_broker.live.feeds.pace import READ_EVERY_S, RECENT_S, SLOWEST_S, Pace
 from progress_broker.live.feeds.reader import COUNT, LATE_S, FeedReader
 from progress_broker.model.entry import encode
@@ -208,6 +209,21 @@ async def test_after_a_move_it_goes_on_where_it_was_if_the_new_server_has_what_i
         assert batch.resync == LANES
         assert [event.position for event in (await anext(batches)).events] == [b"6-0"]
     assert (reader.interruptions, reader.moves) == (0, 1)
+
+
+async def test_while_its_slot_moves_it_asks_again_and_nothing_is_interrupted() -> None:
+    redis = Redis()
+    reader = redis.reader()
+    batches = reader.batches()
+    await anext(batches)
+    for _ in range(3):
+        redis.fail(AskError("1 127.0.0.1:7001"))
+    redis.fail(MovedError("1 127.0.0.1:7001"))
+    redis.answer("6-0")
+    redis.did.clear()
+    assert [event.position for event in (await anext(batches)).events] == [b"6-0"]
+    assert redis.did == [*(["XREAD", "wait"] * 3), "XREAD", "disconnect", "release", "connect", "XREAD"]
+    assert (redis.waits[-3:], reader.interruptions, reader.moves) == ([MOVING_S] * 3, 0, 1)
 
 
 def reader_of(store: Store) -> FeedReader:

@@ -1,7 +1,10 @@
 """The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
-from collections.abc import Collection, Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
+
+from redis.exceptions import AskError, MovedError
 
 from progress_broker.errors import Unreadable
 from progress_broker.model.position import was_lost
@@ -10,6 +13,9 @@ from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.run import exchange
 from progress_broker.storage.connections import Reader
 from progress_broker.storage.foreign import warn_once
+
+MOVING_S = 0.1
+"""How long until a feed that moves to another server is asked for again."""
 
 EMPTY = b"0-0"
 """The position of an empty feed."""
@@ -22,18 +28,26 @@ class FeedConnection:
     the caller stops waiting for it.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._reader, self._sleep = reader, sleep
         self._connection: Any = None
 
     async def request(self, command: bytes) -> Any:
-        """Send an encoded command, and return the reply."""
+        """Send an encoded command, and return the reply.
+
+        While a feed moves to another server key by key, it can't be read, and nothing is published to it. So the
+        command is sent again until the feed has moved (`MovedError`), or the move was given up.
+        """
         if self._connection is None:
             self._connection = await self._reader.connect()
-        (reply,) = await exchange(self._connection, command, 1)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        while True:
+            (reply,) = await exchange(self._connection, command, 1)
+            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
+                await self._sleep(MOVING_S)
+                continue
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
 
     async def disconnect(self) -> None:
         """Disconnect, also after an error reply: the server may have stopped being the master, and still answer."""

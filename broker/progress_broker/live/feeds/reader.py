@@ -51,7 +51,7 @@ class FeedReader:
         self.positions: dict[bytes, bytes] = {}
         """The last position that was read of each feed."""
         self._delivered: dict[bytes, bytes] | None = None  # the positions when the feed was interrupted
-        self._connection = FeedConnection(reader)
+        self._connection = FeedConnection(reader, sleep)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._least_kept = least_kept
         self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
