@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -77,10 +76,11 @@ class Publisher:
         self.stored = 0
         self.longest_s = 0.0
         self.failures: list[errors.StorageUnavailable] = []
+        self._stopping = False
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             began = time.monotonic()
             while True:
                 entry = line(str(self.stored)).numbered("p", self.stored + 1)
@@ -104,9 +104,9 @@ class Publisher:
         assert not self._task.done() or self._task.result()
 
     async def stop(self) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        """Stop after the line that is on its way, which may be stored by now."""
+        self._stopping = True
+        await self._task
 
 
 async def test_a_slot_moves_key_by_key_while_it_is_published_to_and_watched(
