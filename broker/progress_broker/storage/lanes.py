@@ -27,11 +27,15 @@ def is_divided(connections: Connections, keyspace: Keyspace) -> bool:
 
 
 def by_node(connections: Connections, keyspace: Keyspace, keys: Iterable[str]) -> dict[tuple[int, ...], list[str]]:
-    """Return keys, divided by the server that has them, which is named by its lanes: others may take its place."""
-    lanes, divided = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}, {}
+    """Return keys, divided by the server that has them, which is named by its lanes: others may take its place.
+
+    Servers without lanes have the same name.
+    """
+    lanes = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}
+    divided: dict[tuple[int, ...], list[str]] = {}
     for node in connections.by_node([*lanes, *keys]):
         name = tuple(lanes[key] for key in node.keys if key in lanes)
-        divided[name] = [key for key in node.keys if key not in lanes]
+        divided.setdefault(name, []).extend(key for key in node.keys if key not in lanes)
     return divided
 
 
