@@ -33,9 +33,9 @@ pytest: $(VENV)/.dev $(PACKAGES)
 	@test -d tests/__pycache__ || $(BIN)/pytest --collect-only -qq > /dev/null || true
 	@$(PYTEST)
 
-topologies: $(VENV)/.dev  ## the tests of the store over each kind of Redis, also the one in memory
+topologies: $(VENV)/.topologies  ## the tests of the store over each kind of Redis, also the one in memory and Valkey's
 	@deploy/test-system.sh
-	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) tests/broker
+	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) tests/broker tests/topologies
 
 frameworks: $(VENV)/.frameworks  ## the server in apps on each server that people run apps with
 	@deploy/test-system.sh
@@ -101,4 +101,9 @@ $(PACKAGES): tests/package-lock.json
 $(VENV)/.frameworks: pyproject.toml | $(VENV)/.dev
 	@echo "Installing into $(VENV) …"
 	@$(PIP) install -e '.[frameworks]'
+	@touch $@
+
+$(VENV)/.topologies: pyproject.toml | $(VENV)/.dev
+	@echo "Installing into $(VENV) …"
+	@$(PIP) install -e '.[topologies]'
 	@touch $@

@@ -60,6 +60,8 @@ class Cluster:
         for node in self.nodes:
             (node.folder / "nodes.conf").write_text(self._nodes_conf(node, masters))
         self._masters = masters
+        self.is_atomic = server == "valkey9"
+        """Whether slots can move all at once."""
 
     def _nodes_conf(self, me: ClusterNode, masters: int) -> str:
         lines = []

@@ -1,6 +1,7 @@
 """A server on a Cluster whose slots move and whose masters fail: what concerns no such slot goes on, the rest waits."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
@@ -16,17 +17,18 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import Start
 from tests.broker.harness import Outlet
-from tests.conftest import make_settings
+from tests.conftest import ALL_BACKENDS, make_settings
 from tests.servers import eventually
+from tests.topologies.binaries import SERVERS
 from tests.topologies.cluster import Cluster, Migration
 from tests.topologies.topology import LANES, do
 
 TIMEOUT_S = 2.0
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("replicated"), replicas=1) as cluster:
+@pytest.fixture(scope="module", params=SERVERS if ALL_BACKENDS in os.environ else SERVERS[:1])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("replicated"), replicas=1, server=request.param) as cluster:
         yield cluster
 
 
@@ -101,7 +103,7 @@ class Publisher:
         """Wait until more is stored."""
         wanted = self.stored + many
         await eventually(lambda: self.stored >= wanted or self._task.done(), f"{many} more lines are stored")
-        assert not self._task.done() or self._task.result()
+        assert not self._task.done(), self._task.exception()
 
     async def stop(self) -> None:
         """Stop after the line that is on its way, which may be stored by now."""
@@ -202,3 +204,19 @@ async def test_a_master_that_dies_costs_its_own_lanes_only_and_is_replaced(
     n = (await store.get(there)).events
     await eventually(lambda: outlet.numbers[-1] == n, "all is told")
     await eventually(lambda: hub.connected, "all lanes are read again")
+
+
+async def test_a_slot_that_moves_at_once_is_hardly_noticed(cluster: Cluster, store: Store, hub: Hub) -> None:
+    if not cluster.is_atomic:
+        pytest.skip("this server moves slots key by key")
+    id = await operation_in(store, 3)
+    outlet = await watch(hub, id)
+    publisher = Publisher(store, id)
+    await publisher.more()
+    await asyncio.to_thread(cluster.move_slot, 3, atomic=True)
+    await publisher.more()
+    await publisher.stop()
+    assert publisher.failures == []
+    n = (await store.get(id)).events
+    await eventually(lambda: outlet.numbers[-1] == n, "all is told")
+    assert outlet.numbers == [-1, *range(2, n + 1)], "in order, and without a reset"
