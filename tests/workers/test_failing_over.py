@@ -138,21 +138,22 @@ def test_an_end_that_no_replica_has_is_sent_again_after_a_failover(
     options = {"interval_s": 0.01, "settings": failing.settings}
     with Operation.start("import", id="replicated", **options) as op:
         op.log("line")
-    assert op.flush(60), "a replica has confirmed it"
+    wait_until(lambda: op.flush(60), "a replica has confirmed it")
     wait_until(lambda: statuses(Broker(pair.direct_url), "replicated") == ["succeeded"], "and so it has it")
-    with Operation.start("import", id="op", lease_s=2, **options) as op:
+    ops = [Operation.start("import", id=id, lease_s=2, **options) for id in ("op", "other")]
+    for op in ops:
         op.log("before")
         assert op.flush(60)
-        pair.cut()
-    assert not op.flush(60), "no replica has the end"
-    Operation.start("import", id="lost", **options).succeed({"rows": 7})
-    wait_until(lambda: "succeeded" in statuses(Broker(pair.url), "lost"), "its end is stored")
+    pair.cut()
+    for op in ops:  # as they are sent again for 10 s, there is no time to lose
+        op.succeed({"rows": 7})
+    assert not ops[0].flush(60), "no replica has the end"
     pair.fail_over()
-    for each in ("op", "lost"):
-        wait_until(lambda each=each: "succeeded" in statuses(failing, each), "the end is stored again")
-        assert_whole(failing.events(each))
-    assert failing.show("lost").result == {"rows": 7}
-    assert op.flush(60)
+    for op in ops:
+        wait_until(lambda op=op: "succeeded" in statuses(failing, op.id), "the end is stored again")
+        assert_whole(failing.events(op.id))
+        assert failing.show(op.id).result == {"rows": 7}
+        wait_until(lambda op=op: op.flush(60), "there is no replica any more")
 
 
 def test_what_was_lost_before_a_spool_is_sent_again_before_what_is_in_it(
