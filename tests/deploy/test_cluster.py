@@ -1,4 +1,4 @@
-"""deploy/redis.conf on each node of a Cluster: a server over TLS, as a user that may do what it needs alone.
+"""deploy/redis.conf on each node of a Cluster: a server and a worker over TLS, as users with only what they need.
 
 The nodes announce a name that leads nowhere, so that they are reached only as the address says.
 """
@@ -15,9 +15,26 @@ from tests.deploy.proxies import Certificate, replaced
 from tests.servers import DEADLINE_S, ApiReplica
 from tests.topologies.cluster import Cluster, Migration
 from tests.topologies.topology import LANES, client_of, do
+from tests.workers.harness import finished, worker
 
 CONF = (ROOT / "deploy" / "redis.conf").read_text()
 NOWHERE = "redis.invalid"
+WORKER = """
+    import time
+    from contextlib import suppress
+    from progress_workers import Cancelled, Operation
+
+    operations = [Operation.start("work", id=f"work-{number}") for number in range(10)]
+    for operation in operations:
+        operation.log("begun")
+        assert operation.flush()
+    print("working", flush=True)
+    while not all(operation.cancelled for operation in operations):
+        time.sleep(0.01)
+    for operation in operations:
+        with suppress(Cancelled), operation:
+            operation.raise_if_cancelled()
+"""
 
 
 class GuardedCluster(Cluster):
@@ -52,7 +69,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedCluster
         yield cluster
 
 
-def test_a_server_needs_no_more_than_it_has(guarded: GuardedCluster, folder: Path) -> None:
+def test_a_server_and_a_worker_need_no_more_than_they_have(guarded: GuardedCluster, folder: Path) -> None:
     keyspace, settings = Keyspace("pb", LANES), {"redis_timeout_s": 5, "sweep_interval_s": 0.2}
     with (
         ApiReplica(guarded.url_of("replica"), folder / "api.log", **settings) as replica,
@@ -67,6 +84,14 @@ def test_a_server_needs_no_more_than_it_has(guarded: GuardedCluster, folder: Pat
         assert len(client.get("/operations", params={"kind": "import"}).json()["operations"]) == len(ids)
         stream = client.get("/operations/import-1/stream", params={"from": "start"}).text
         assert '"status":"succeeded"' in stream
+        with worker(guarded.url_of("worker"), WORKER) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "working\n"
+            for number in range(10):
+                assert client.post(f"/operations/work-{number}/cancel").status_code == 202
+            finished(process)
+        shown = [client.get(f"/operations/work-{number}").json()["status"] for number in range(10)]
+        assert shown == ["cancelled"] * 10
 
         moving = Migration(guarded, guarded.slot_of_lane(keyspace.lane_of("missing")))
         moving.begin()

@@ -27,33 +27,44 @@ OVER_BOTH = {
     for name in ("operations", "cancelling", "children", "counting", "failing_over", "leases", "processes")
 }
 """The files whose tests run over Redis and over HTTP, but for those that are `over_redis`."""
+ON_A_CLUSTER = {"test_operations.py", "test_cancelling.py"}
+"""The files whose tests also run over a Cluster of three masters."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "carrier" in metafunc.fixturenames and metafunc.definition.path.name in OVER_BOTH:
         only_redis = metafunc.definition.get_closest_marker("over_redis")
-        metafunc.parametrize("carrier", ["redis"] if only_redis else ["redis", "http"], indirect=True)
+        carriers = ["redis"] if only_redis else ["redis", "http"]
+        clusters = ["cluster"] if metafunc.definition.path.name in ON_A_CLUSTER else []
+        metafunc.parametrize("carrier", carriers + clusters, indirect=True)
 
 
 @pytest.fixture
 def carrier(request: pytest.FixtureRequest) -> str:
-    """What carries reports: Redis itself, or HTTP to a server."""
+    """What carries reports: Redis itself, HTTP to a server, or a Cluster."""
     name: str = getattr(request, "param", "redis")
     return name
 
 
 @pytest.fixture
-def address(carrier: str, redis_url: str, request: pytest.FixtureRequest) -> str:
+def storage(carrier: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty Redis, in which reports are stored."""
+    url: str = request.getfixturevalue("cluster_url" if carrier == "cluster" else "redis_url")
+    return url
+
+
+@pytest.fixture
+def address(carrier: str, storage: str, request: pytest.FixtureRequest) -> str:
     """What workers connect to: the URL of Redis, or of a server."""
-    if carrier == "redis":
-        return redis_url
+    if carrier != "http":
+        return storage
     server: ApiReplica = request.getfixturevalue("server")
     return server.url
 
 
 @pytest.fixture
-def broker(redis_url: str, address: str) -> Iterator[Broker]:
-    broker = Broker(redis_url, address)
+def broker(storage: str, address: str) -> Iterator[Broker]:
+    broker = Broker(storage, address)
     yield broker
     # What the test has left running would create its operation again, in the empty Redis of the next one.
     for link in list(registry._links.values()):

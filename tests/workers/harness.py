@@ -16,7 +16,10 @@ import redis
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.operations.store import Store
+from progress_broker.routing.address import parse_address
 from progress_broker.storage.keys import Keyspace
+from progress_workers.transport.over_redis.cluster.client import ClusterClient
+from progress_workers.transport.over_redis.cluster.nodes import ClusterNodes
 from tests.conftest import read_settings
 from tests.forked import Forked, execute
 
@@ -36,6 +39,14 @@ def addressed(address: str) -> dict[str, str]:
     return {"url" if address.startswith("http") else "redis_url": address}
 
 
+def _client(url: str) -> Any:
+    """Return a client whose commands go where their keys are."""
+    address = parse_address(url)
+    if address.kind == "cluster":
+        return ClusterClient(ClusterNodes(read_settings(redis_url=url), address))
+    return redis.Redis.from_url(url)
+
+
 class Broker:
     """Redis as a test sees it, and the actions of its users other than the worker."""
 
@@ -43,11 +54,12 @@ class Broker:
         self.settings = read_settings(**addressed(address or url), **settings)
         """Those of workers."""
         self.store_settings = read_settings(redis_url=url, **settings)
-        self.redis: Any = redis.Redis.from_url(url)
+        self.redis: Any = _client(url)
 
     def events(self, operation: str) -> list[Event]:
         found, keys = [], KEYS.operation(operation)
-        for fields in (fields for key in (keys.kept, keys.log) for _, fields in self.redis.xrange(key)):
+        for entry in (fields for key in (keys.kept, keys.log) for _, fields in self.redis.xrange(key)):
+            fields = entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
             producer, seq = fields.get(b"p"), fields.get(b"s")
             data = orjson.loads(fields[b"d"])
             names = (fields[b"t"].decode(), data, producer.decode() if producer else None, int(seq) if seq else None)

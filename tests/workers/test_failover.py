@@ -177,3 +177,16 @@ def test_an_attempt_whose_beginning_a_failover_lost_begins_again(broker: Broker)
     assert broker.logged("op") == ["before", "after"]
     with pytest.raises((Fenced, OperationEnded)), first:  # whichever it is told first
         pass
+
+
+def test_signals_that_redis_has_lost_hide_no_later_ones(broker: Broker) -> None:
+    """The clock of a promoted server may be behind: what it adds comes before what was heard."""
+    with Operation.start("import", id="op", settings=broker.settings) as op:
+        broker.signal("op", "pause")
+        assert next(op.signals(timeout=60)).type == "pause"
+        key = KEYS.operation("op").signals
+        (_, fields), *_ = broker.redis.xrevrange(key, count=1)
+        broker.redis.delete(key)
+        broker.redis.xadd(key, fields, id="1-1")
+        broker.redis.client_kill_filter(_type="normal", skipme=True)
+        assert next(op.signals(timeout=60)).type == "pause"

@@ -11,7 +11,7 @@ from redis.retry import Retry
 
 from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, pool_options
 from progress_broker.nodes.instrumented import ClientMetrics, counted
-from progress_broker.nodes.pool_settings import address_of, address_of_master, pool_settings
+from progress_broker.nodes.pool_settings import address_of, pool_settings
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.replicas import Replicas, replicas_of
 from progress_broker.nodes.run import ScriptQueue, Scripts
@@ -70,7 +70,7 @@ class Node:
 
         `heard` is called with each error that a connection reads.
         """
-        address, retry = address or address_of_master(settings), AsyncRetry(NoBackoff(), 0)
+        address, retry = address or address_of(settings), AsyncRetry(NoBackoff(), 0)
         generation = ConnectionGeneration(kind=address.kind, heard=heard)
         master = AsyncMaster(address, generation) if address.kind == "sentinel" else None
         counting = {"redis_connect_func": trips.on_connect}
@@ -136,15 +136,18 @@ def connect(
     blocking: bool = False,
     generation: ConnectionGeneration | None = None,
     master: ThreadedMaster | None = None,
+    address: RedisAddress | None = None,
 ) -> "redis.Redis":
     """Return a synchronous client, for worker processes. `blocking` sets the timeout for blocking reads.
 
-    Clients that share a `generation`, or the `master` of a Sentinel set, disconnect from a demoted server together.
+    It is for the Redis of the settings, which is no Cluster, or for the server of an `address`. Clients that share a
+    `generation`, or the `master` of a Sentinel set, disconnect from a demoted server together.
     """
     options = pool_settings(settings, Retry(NoBackoff(), 0), blocking=blocking)
     generation = generation or ConnectionGeneration()
-    kept = pool_options(address_of_master(settings), redis.Connection, generation, strict=blocking)
-    master = master or master_of(settings, generation)
+    kept = pool_options(address or address_of(settings), redis.Connection, generation, strict=blocking)
+    if address is None and master is None:
+        master = master_of(settings, generation)
     pool = redis.ConnectionPool(**options | _led(kept, master))
     if master is not None and master.make_connection is None:
         master.make_connection = pool.make_connection

@@ -34,17 +34,6 @@ def address_of(settings: Settings) -> RedisAddress:
     return address
 
 
-def address_of_master(settings: Settings) -> RedisAddress:
-    """Return the configured address, if one server has all keys. Raises as `address_of` does, also for a Cluster."""
-    address = address_of(settings)
-    if address.kind == "cluster":
-        raise SetupError(
-            f"PROGRESS_REDIS_URL names a Redis Cluster ({address.shown}): workers do not support it yet; have them"
-            " publish over HTTP, with PROGRESS_URL"
-        )
-    return address
-
-
 def pool_settings(settings: Settings, retry: Any, *, blocking: bool = False) -> dict[str, Any]:
     """Return the options that all connections have. `blocking` is for reads that block for up to `BLOCK_MS`.
 

@@ -59,8 +59,9 @@ class SlotMap:
         self._owners = [None] * SLOTS
         for first, last, owner in layout.ranges:
             self._owners[first : last + 1] = [owner] * (last + 1 - first)
-        self._patches = {slot: patch for slot, patch in self._patches.items() if patch[0] > asked_at}
-        for slot, (_, owner) in self._patches.items():
+        patches = list(self._patches.items())  # at once: another thread may add one
+        self._patches = {slot: patch for slot, patch in patches if patch[0] > asked_at}
+        for slot, (_, owner) in list(self._patches.items()):
             self._owners[slot] = owner
         self.replicas = layout.replicas
         self._find_masters()

@@ -4,7 +4,7 @@ All else in this package and above names operations only, and knows neither keys
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.model.operation import NewOperation
@@ -14,6 +14,17 @@ from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 
 class CallRejected(StorageUnavailable):
     """One publish failed with an error that concerns only this one; others may succeed."""
+
+
+class ServerAway(CallRejected):
+    """The server that has this operation can't be reached now. Others may answer for other operations."""
+
+
+class Rewound(NamedTuple):
+    """An operation of whose signals Redis has lost some that were read: those after this position are lost, or new."""
+
+    operation: str
+    position: SignalPosition
 
 
 class Carrier(Protocol):
@@ -45,7 +56,7 @@ class Carrier(Protocol):
     def view(self, operation: str) -> WorkerView:
         """Return an operation's state; raise `NotFound` or `Gone`."""
 
-    def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
+    def signals(self, positions: Mapping[str, SignalPosition]) -> Sequence[ArrivedSignal | Rewound]:
         """Return the signals of operations after these positions, in order. Wait some seconds for the first.
 
         Only one thread calls this.

@@ -15,7 +15,7 @@ from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import Cancelled
 from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
-from progress_workers.transport.carrier import CallRejected, Carrier
+from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.opening.children import NewChildren
 from progress_workers.transport.opening.operation import open_again, open_operation
@@ -342,7 +342,7 @@ class Sender:
                 self._spooler.take_left()
 
     def _back_off_one(self, reporter: Reporter, error: BrokerError) -> None:
-        if reporter not in self._rejected:
+        if reporter not in self._rejected and not isinstance(error, ServerAway):  # that is told once for all
             logger.warning(
                 "%s rejected progress of operation %s, which is buffered and sent again later: %s",
                 self._carrier.peer,

@@ -14,7 +14,7 @@ from progress_workers.core.inbox import Signal
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import CancelInfo
-from progress_workers.transport.carrier import Carrier
+from progress_workers.transport.carrier import Carrier, Rewound
 from progress_workers.transport.daemon import Background
 
 logger = logging.getLogger(__name__)
@@ -103,9 +103,11 @@ class Signals:
                 return listeners
             self._wakeup.wait()
 
-    def _deliver(self, reporters: list[Reporter], signal: ArrivedSignal) -> None:
+    def _deliver(self, reporters: list[Reporter], signal: ArrivedSignal | Rewound) -> None:
         for reporter in reporters:
-            if signal.position > reporter.heard:
+            if isinstance(signal, Rewound):
+                reporter.heard = min(reporter.heard, signal.position)
+            elif signal.position > reporter.heard:
                 reporter.heard = signal.position
                 self._apply(reporter, signal)
 

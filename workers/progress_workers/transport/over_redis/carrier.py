@@ -14,10 +14,11 @@ from progress_broker.operations.worker_view import (
     read_worker_view,
 )
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
+from progress_workers.transport.carrier import Rewound
+from progress_workers.transport.over_redis.cluster.lane_signals import SignalWaits
 from progress_workers.transport.over_redis.connection import ENDED_MS, Connection
 from progress_workers.transport.over_redis.parent import notify_parent
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass
-from progress_workers.transport.over_redis.signals import SignalStreams
 
 
 class RedisCarrier:
@@ -27,27 +28,24 @@ class RedisCarrier:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._signals = SignalStreams(connection)
+        self._signals = SignalWaits(connection)
 
     def publish(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
         """Run the publish script for each, in one round trip. If one of them is an end, wait for replicas."""
         keys = self._connection.keys
         calls = [worker_publish_call(publish, keys(publish.operation)) for publish in publishes]
-        ends = [publish.operation for publish in publishes if publish.ends]
-        confirmed = None
+        ends = [at for at, publish in enumerate(publishes) if publish.ends]
+        confirmed: Sequence[bool | None] = ()
         if ends:
-            replies, confirmed = self._connection.run_durably(calls, ENDED_MS)
+            replies, confirmed = self._connection.run_durably(calls, ends, ENDED_MS)
         else:
             replies = self._connection.run_each(calls)
         answers = [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]
-        return (
-            answers
-            if confirmed is None
-            else [
-                answer._replace(confirmed=confirmed) if publish.ends and isinstance(answer, Published) else answer
-                for publish, answer in zip(publishes, answers, strict=True)
-            ]
-        )
+        for at in ends:
+            answer = answers[at]
+            if confirmed[at] is not None and isinstance(answer, Published):
+                answers[at] = answer._replace(confirmed=confirmed[at])
+        return answers
 
     def create(self, operation: str, new: NewOperation, traceparent: str, *, notify: bool = False) -> Created:
         """Create an operation, unless it exists with the same values, and notify its parent."""
@@ -66,7 +64,7 @@ class RedisCarrier:
             values = self._connection.client().hmget(key, FIELDS)
         return read_worker_view(operation, values)
 
-    def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal]:
+    def signals(self, positions: Mapping[str, SignalPosition]) -> list[ArrivedSignal | Rewound]:
         """Return the signals after these positions. Wait at most `BLOCK_MS` for the first."""
         return self._signals.read(positions)
 
@@ -77,7 +75,7 @@ class RedisCarrier:
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""
         self._connection.after_fork()
-        self._signals = SignalStreams(self._connection)
+        self._signals = SignalWaits(self._connection)
 
 
 def _answer(operation: str, reply: Any) -> Published | BrokerError:

@@ -1,6 +1,6 @@
 """The way to Redis for this process, and the keys that its users share. Callers name keys, and never a server."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +14,14 @@ from progress_broker.nodes.pool_settings import address_of
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.nodes.replicas import Replicas, replicas_of
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
+from progress_broker.routing.slots import slot_of
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import Keyspace, OperationKeys, meta_key
 from progress_broker.storage.schema import META_FIELDS, is_set_up, meta_call, read_meta
-from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_durably, run_pipeline
+from progress_workers.transport.over_redis.cluster.client import ClusterClient
+from progress_workers.transport.over_redis.cluster.node_thread import PATIENCE_S
+from progress_workers.transport.over_redis.cluster.nodes import RUN_S, ClusterNodes
+from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_durably, run_on_nodes, run_pipeline
 
 CREATED_MS, ENDED_MS = 1000, 250
 """How long a creation, and an end, waits at most until replicas have it, in milliseconds."""
@@ -40,6 +44,7 @@ class Connection:
         self._generation = ConnectionGeneration()
         self._master: ThreadedMaster | None = None
         self._replicas: Replicas | None = None
+        self._nodes: ClusterNodes | None = None
 
     def client(self) -> Any:
         """Return the client for commands that name a key; raise `StorageUnavailable` while the address is unknown."""
@@ -47,21 +52,42 @@ class Connection:
         located = self._located
         # The embedded Redis may restart at another address.
         if located is None or located.redis_url != settings.redis_url:
-            self._master = master_of(settings, self._generation)
-            self._commands = connect(settings, generation=self._generation, master=self._master)
+            address = address_of(settings)
+            if address.kind == "cluster":
+                self._nodes = ClusterNodes(settings, address)
+                self._commands = ClusterClient(self._nodes)
+            else:
+                self._master = master_of(settings, self._generation)
+                self._commands = connect(settings, generation=self._generation, master=self._master)
             self._located = settings
             self._replicas = replicas_of(address_of(settings), settings)
         return self._commands
 
-    def client_of(self, key: str) -> Any:
-        """Return a client of the server that has a key, for commands that name none."""
-        return self.client()
-
     def blocking_client(self, key: str) -> Any:
         """Return a client for blocking reads of a key: a single connection, so that CLIENT UNBLOCK can address it."""
+        self.client()
+        if self._nodes is not None:
+            return self._nodes.owner(key).blocking_client()
         settings = self.settings if self.settings.redis_url is not None else _locate(self.settings)
         connection: Any = connect(settings, blocking=True, generation=self._generation, master=self._master)
         return unparsed(connection.client())
+
+    def unblock(self, key: str, reader: int) -> None:
+        """End a blocking read of a key, by the id of its connection."""
+        if self._nodes is None:
+            self.client().client_unblock(reader)
+        else:
+            self._nodes.owner(key).unblock(reader)
+
+    def lanes_of(self, operations: Iterable[str]) -> dict[int, list[str]] | None:
+        """Divide operations by the slots of their lanes: one command can name the keys of one. None if of all."""
+        self.client()
+        if self._nodes is None:
+            return None
+        lanes: dict[int, list[str]] = {}
+        for operation in operations:
+            lanes.setdefault(slot_of(self.keys(operation).signals), []).append(operation)
+        return lanes
 
     def keyspace(self) -> Keyspace:
         """Return the keyspace that all programs on this Redis share; raise `SetupError` if our settings differ."""
@@ -78,33 +104,48 @@ class Connection:
         with errors_that_may_pass():
             known = client.hmget(meta_key(self.settings.prefix), META_FIELDS)
         # Write only if nothing is stored yet: so a Redis that rejects writes can still be read.
-        return known if is_set_up(known) else self.run(meta_call(self.settings))
+        if is_set_up(known):
+            return known
+        masters = 1 if self._nodes is None else len(self._nodes.slots.masters)
+        return self.run(meta_call(self.settings, masters))
 
     def run(self, call: Call) -> Any:
         """Run one script now and return its reply; raise `StorageUnavailable` or `StorageFull`."""
-        (reply,) = self.run_each([call])
+        client = self.client()
+        if self._nodes is None:
+            (reply,) = run_pipeline(client, [call])
+        else:
+            ((reply,), _) = run_on_nodes(self._nodes, [call], RUN_S)
         if isinstance(reply, BrokerError):
             raise reply
         return reply
 
     def run_durable(self, call: Call) -> tuple[Any, bool | None]:
         """Run one script as `run` does, and wait until replicas have what it wrote. Also return whether they do."""
-        (reply,), confirmed = self.run_durably([call], CREATED_MS)
+        (reply,), (confirmed,) = self.run_durably([call], [0], CREATED_MS, RUN_S)
         if isinstance(reply, BrokerError):
             raise reply
         return reply, confirmed
 
-    def run_durably(self, calls: Sequence[Call], most_ms: int) -> tuple[list[Any], bool | None]:
-        """Run scripts as `run_each` does, and wait until replicas have what they wrote.
+    def run_durably(
+        self, calls: Sequence[Call], durable: Collection[int], most_ms: int, patience_s: float = PATIENCE_S
+    ) -> tuple[list[Any], Sequence[bool | None]]:
+        """Run scripts as `run_each` does, and wait until replicas have what some of them wrote: the `durable` ones.
 
-        Also return whether they have it; None: there are none.
+        Also return for each whether replicas have it; None: there are none, or nobody waited.
         """
         client, replicas = self.client(), self._replicas
-        return (self.run_each(calls), None) if replicas is None else run_durably(client, calls, replicas, most_ms)
+        if self._nodes is not None:
+            return run_on_nodes(self._nodes, calls, patience_s, durable, most_ms)
+        if replicas is None:
+            return self.run_each(calls), [None] * len(calls)
+        replies, confirmed = run_durably(client, calls, replicas, most_ms)
+        return replies, [confirmed if at in durable else None for at in range(len(calls))]
 
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one round trip, as `run_pipeline` does."""
-        return run_pipeline(self.client(), calls)
+        """Run scripts in one round trip, as `run_pipeline` does, or in one for each node, as `run_on_nodes` does."""
+        client = self.client()
+        return run_pipeline(client, calls) if self._nodes is None else run_on_nodes(self._nodes, calls, PATIENCE_S)[0]
 
     def _keys(self, operation: str) -> OperationKeys:
         return self.keyspace().operation(operation)

@@ -1,17 +1,21 @@
 """Sends calls to Redis in one round trip, and returns a separate reply for each."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import redis.exceptions
 
-from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.errors import LaneAway, SlotMoving, StorageFull, StorageUnavailable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_error
 from progress_broker.nodes.replicas import ROLE, Replicas, Wait
-from progress_workers.transport.carrier import CallRejected
+from progress_workers.transport.carrier import CallRejected, ServerAway
+from progress_workers.transport.over_redis.cluster.node import Waits
+from progress_workers.transport.over_redis.cluster.nodes import ClusterNodes
+
+_PLAIN: Mapping[str, Any] = {}
 
 
 def run_durably(client: Any, calls: Sequence[Call], replicas: Replicas, most_ms: int) -> tuple[list[Any], bool | None]:
@@ -52,6 +56,30 @@ def run_pipeline(client: Any, calls: Sequence[Call], last: Wait | None = None) -
     return [_translated(reply) for reply in replies[: len(calls)]] + replies[len(calls) :]
 
 
+def run_on_nodes(
+    nodes: ClusterNodes, calls: Sequence[Call], patience_s: float, durable: Collection[int] = (), most_ms: int = 0
+) -> tuple[list[Any], Sequence[bool | None]]:
+    """Run calls on the nodes of a Cluster that have their keys, as `run_pipeline` does on one server.
+
+    What a node does not answer is `ServerAway` for its calls alone, or `StorageUnavailable` if all nodes are away. Such
+    a call may or may not have run. Also wait until replicas have what the `durable` ones wrote; return for each
+    whether they do.
+    """
+    with errors_that_may_pass():
+        waits = Waits(frozenset(durable), most_ms)
+        commands = [(call.command(), _PLAIN) for call in calls]
+        replies = nodes.carry(commands, [call.script.text for call in calls], patience_s, waits)
+    alone = not nodes.all_away
+    return [_of_node(reply, alone=alone) for reply in replies], [waits.confirmed.get(at) for at in range(len(calls))]
+
+
+def _of_node(reply: Any, *, alone: bool) -> Any:
+    if not isinstance(reply, OSError | redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+        return _translated(reply)
+    error = storage_error(reply) or StorageUnavailable(str(reply))
+    return ServerAway(error.detail) if alone else error
+
+
 @contextmanager
 def errors_that_may_pass() -> Iterator[None]:
     """Raise every Redis or network error as a storage error."""
@@ -74,6 +102,8 @@ def _translated(reply: Any) -> Any:
     if not isinstance(reply, redis.exceptions.RedisError | OSError):
         return reply
     error = storage_error(reply)
+    if isinstance(error, LaneAway | SlotMoving):
+        return ServerAway(error.detail)
     if isinstance(error, StorageUnavailable | StorageFull):
         return error
     return CallRejected(error.detail if error else f"Redis rejected a script call: {reply}")

@@ -1,0 +1,174 @@
+"""Workers on a Redis Cluster: a node that hangs, fails over, or hands over a slot costs its own operations only."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from progress_broker.routing.slots import slot_of
+from progress_workers import Operation, StorageUnavailable
+from tests.conftest import make_settings
+from tests.servers import wait_until
+from tests.topologies.cluster import Cluster
+from tests.topologies.topology import LANES, do
+from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
+
+TIMEOUT_S = 30
+"""Of a request: whoever waits for a server that hangs is held for so long, on any machine."""
+HELD_S = 10
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(tmp_path / "cluster", replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def broker(cluster: Cluster) -> Iterator[Broker]:
+    broker = Broker(cluster.url, redis_timeout_s=TIMEOUT_S)
+    broker.store_settings = make_settings(redis_url=cluster.url, redis_timeout_s=1)
+    yield broker
+    broker.redis.close()
+
+
+def one_a_lane() -> list[str]:
+    """Return the id of an operation in each lane."""
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < LANES:
+        found.setdefault(KEYS.lane_of(f"operation-{number}"), f"operation-{number}")
+        number += 1
+    return [found[lane] for lane in range(LANES)]
+
+
+class Work(threading.Thread):
+    """Logs numbered lines in every operation."""
+
+    def __init__(self, operations: list[Operation]) -> None:
+        super().__init__()
+        self._operations = operations
+        self._ended = threading.Event()
+        self.lines = 0
+
+    def run(self) -> None:
+        while not self._ended.wait(0.02):
+            for operation in self._operations:
+                operation.log(f"line {self.lines}")
+            self.lines += 1
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def events(cluster: Cluster, operation: str) -> int:
+    """Return how many events of an operation are stored at the node that has it now."""
+    return int(do(cluster.of_lane(KEYS.lane_of(operation)), "HGET", KEYS.operation(operation).snapshot, "n"))
+
+
+def longest_gap_s(broker: Broker, operation: str) -> float:
+    """Return the longest time between two events that are stored, by Redis' clock."""
+    entries = broker.redis.xrange(KEYS.operation(operation).log)
+    times = [int(position.partition(b"-")[0]) for position, _ in entries]
+    return max(after - before for before, after in pairwise(times)) / 1000
+
+
+def test_a_node_that_hangs_fails_over_or_hands_over_costs_its_own_operations_only(
+    cluster: Cluster, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = one_a_lane()
+    meta = cluster.of_slot(slot_of("pb:meta"))  # without which no other process could begin
+    hung = next(node for node in cluster.nodes[1:3] if node is not meta)  # the test itself asks the first one
+    lane, *_, last = (lane for lane in range(LANES) if cluster.of_lane(lane) is hung)
+    others = [id for at, id in enumerate(ids) if cluster.of_lane(at) is not hung]
+    own = [id for id in ids if id not in others]
+    caplog.set_level(logging.WARNING, "progress_workers")
+    with ExitStack() as stack:
+        options = {"settings": broker.settings, "interval_s": 0.05, "lease_s": 60}
+        operations = {id: stack.enter_context(Operation.start("x", id=id, **options)) for id in ids}
+        work = Work(list(operations.values()))
+        stack.callback(work.end)
+        work.start()
+
+        def go_on(some: list[str]) -> None:
+            stored = {id: events(cluster, id) for id in some}
+            wait_until(lambda: all(events(cluster, id) > stored[id] + 5 for id in some), "they go on")
+
+        go_on(ids)
+        cluster.stop(hung)
+        go_on(others)
+        with suppress(StorageUnavailable):  # the lanes that are away may have children of it
+            broker.cancel(others[0])
+        wait_until(lambda: operations[others[0]].cancelled, "a cancel arrives")
+        began = time.monotonic()
+        late = stack.enter_context(Operation.start("x", id=f"late-{_near(own[0])}", **options))
+        assert time.monotonic() - began < HELD_S
+        wait_until(lambda: cluster.of_lane(lane) is not hung, "its replica is promoted")
+        go_on(ids)
+        late.flush()
+        assert broker.show(late.id).status == "running"
+        for id in others:
+            assert longest_gap_s(broker, id) < HELD_S
+        told = [record.message for record in caplog.records if f"127.0.0.1:{hung.port}" in record.message]
+        assert len(told) <= 1, told
+        cluster.cont(hung)
+
+        cluster.move_slot(lane)
+        go_on(ids)
+        cluster.failover(last, planned=True)
+        go_on(ids)
+        for id in own:
+            broker.cancel(id)
+        wait_until(lambda: all(operations[id].cancelled for id in own), "cancels arrive where they moved to")
+        work.end()
+        assert all(operation.flush() for operation in operations.values())
+        for operation in operations.values():
+            operation.succeed()
+    for id in ids:
+        assert broker.logged(id) == [f"line {number}" for number in range(work.lines)]
+        assert_whole(broker.events(id))
+
+
+def _near(operation: str) -> int:
+    """Return a number with which an operation is in the same lane."""
+    return next(number for number in range(10_000) if KEYS.lane_of(f"late-{number}") == KEYS.lane_of(operation))
+
+
+def test_a_forked_child_makes_connections_of_its_own(cluster_url: str) -> None:
+    broker = Broker(cluster_url)
+    code = f"""
+    import os
+    from contextlib import ExitStack
+    from progress_workers import Operation
+
+    def work(who):
+        with ExitStack() as stack:
+            operations = [stack.enter_context(Operation.start("x", id=f"{{id}}-{{who}}")) for id in {one_a_lane()[:6]}]
+            for operation in operations:
+                operation.log(who)
+                operation.succeed()
+
+    with Operation.start("x", id="parent") as parent:
+        parent.log("before")
+        parent.flush()
+        child = os.fork()
+        if child == 0:
+            work("child")
+            os._exit(0)
+        work("forked")
+        assert os.waitpid(child, 0)[1] == 0
+        parent.log("after")
+    """
+    finished(python(cluster_url, code))
+    assert broker.logged("parent") == ["before", "after"]
+    for id in one_a_lane()[:6]:
+        for who in ("child", "forked"):
+            assert broker.logged(f"{id}-{who}") == [who]
+            assert broker.show(f"{id}-{who}").status == "succeeded"
+    broker.redis.close()
