@@ -1,7 +1,8 @@
 """Lanes, over several servers: which are on one server, questions to all of them, and how they are named to people."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
@@ -15,10 +16,15 @@ PATIENCE_S = 1.0
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=8)  # each request to many lanes needs it
+def _lane_of_feed(keyspace: Keyspace) -> Mapping[str, int]:
+    return {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}
+
+
 def lanes_by_node(connections: Connections, keyspace: Keyspace) -> list[tuple[int, ...]]:
     """Return the lanes, divided by the server that has them."""
-    lanes = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}
-    return [tuple(lanes[key] for key in node.keys) for node in connections.by_node(list(lanes))]
+    lanes = _lane_of_feed(keyspace)
+    return [tuple([lanes[key] for key in node.keys]) for node in connections.by_node([*lanes])]
 
 
 def is_divided(connections: Connections, keyspace: Keyspace) -> bool:
@@ -31,7 +37,7 @@ def by_node(connections: Connections, keyspace: Keyspace, keys: Iterable[str]) -
 
     Servers without lanes have the same name.
     """
-    lanes = {keyspace.lane(lane).feed: lane for lane in range(keyspace.lanes)}
+    lanes = _lane_of_feed(keyspace)
     divided: dict[tuple[int, ...], list[str]] = {}
     for node in connections.by_node([*lanes, *keys]):
         name = tuple(lanes[key] for key in node.keys if key in lanes)
