@@ -17,8 +17,8 @@ MAX_BYTES = 1 << 20
 """How much is kept of one operation. If more is acknowledged, the oldest goes."""
 MAX_PROCESS_BYTES = 32 << 20
 """How much is kept of all operations of a process. If more is acknowledged, the oldest of all goes."""
-_EVENT_BYTES = 150
-"""About what an event takes besides its data."""
+_BATCH_BYTES, _HEAD_BYTES = 250, 150
+"""About what a batch takes besides its data, and each event of a batch that has others than lines."""
 _SAME_GAPS = 4
 """How often in a row the same events are sent again: a server that has a lower limit may leave some out."""
 _MAX_PIECE_EVENTS = 250
@@ -48,11 +48,33 @@ def pieces(events: Sequence[NewEvent]) -> list[list[NewEvent]]:
 
 
 class _Batch:
-    __slots__ = ("at", "events", "size", "whose")
+    """A batch in few objects: as many events as are kept would slow down all of a process' Python."""
+
+    __slots__ = ("_datas", "_heads", "at", "last", "live", "size", "whose")
 
     def __init__(self, whose: "Sent", events: Sequence[NewEvent], at: float) -> None:
-        self.whose, self.events, self.at = whose, events, at
-        self.size = sum([len(event.data) for event in events]) + _EVENT_BYTES * len(events)
+        self.whose, self.at, self.live = whose, at, True
+        datas = [event.data for event in events]
+        joined = b"\n".join(datas)
+        self._datas: bytes | list[bytes] = joined if joined.count(b"\n") == len(events) - 1 else datas
+        self.last = events[-1].seq or 0
+        lines = self.last - (events[0].seq or 0) == len(events) - 1 and {event.type for event in events} == {"log"}
+        self._heads = None if lines else [(one.type, one.status, one.seq, one.count) for one in events]
+        self.size = len(joined) + _BATCH_BYTES + (0 if lines else _HEAD_BYTES * len(events))
+
+    def events(self, producer: str) -> list[NewEvent]:
+        """Return the events again."""
+        datas = self._datas.split(b"\n") if isinstance(self._datas, bytes) else self._datas
+        first = self.last - len(datas) + 1
+        heads = self._heads or [("log", "", first + number, None) for number in range(len(datas))]
+        return [
+            NewEvent(type, data, status, producer, seq, count)
+            for (type, status, seq, count), data in zip(heads, datas, strict=True)
+        ]
+
+    def release(self) -> None:
+        """Let go of the events. It stays among the others until they are as old."""
+        self._datas, self._heads, self.size, self.live = b"", None, 0, False
 
 
 class KeptBatches:
@@ -78,17 +100,17 @@ class KeptBatches:
 
     def drop_old(self, now: float) -> None:
         """Let go of what is too old. The caller holds the lock."""
-        while self._batches and (not self._batches[0].events or self._batches[0].at < now - KEPT_S):
+        while self._batches and (not self._batches[0].live or self._batches[0].at < now - KEPT_S):
             self._drop_first()
 
     def forget(self, batch: _Batch) -> None:
         """Release a batch that its operation has dropped. The caller holds the lock."""
         self.size -= batch.size
-        batch.events, batch.size = (), 0  # it stays among the others until they are as old
+        batch.release()
 
     def _drop_first(self) -> None:
         first = self._batches.popleft()
-        if first.events:
+        if first.live:
             first.whose.drop_first()
 
 
@@ -124,7 +146,7 @@ class Sent:
 
     def drop_first(self) -> None:
         """Let go of the oldest batch. The caller holds the lock."""
-        self.complete_after = self._batches[0].events[-1].seq or 0
+        self.complete_after = self._batches[0].last
         self._forget(self._batches.popleft())
 
     def take_lost(self, last: int, producer: str) -> Refill:
@@ -134,7 +156,7 @@ class Sent:
         """
         self._gaps = self._gaps + 1 if last == self._gap_after else 1
         self._gap_after = last
-        lost, gone = self._take_after(last)
+        lost, gone = self._take_after(last, producer)
         if self._gaps > _SAME_GAPS and lost:
             lost, gone = [], (lost[-1].seq or 0) - last
         if gone:
@@ -143,16 +165,16 @@ class Sent:
             lost.insert(0, line.numbered(producer, last + gone))
         return Refill(pieces(lost), gone)
 
-    def _take_after(self, seq: int) -> tuple[list[NewEvent], int]:
+    def _take_after(self, seq: int, producer: str) -> tuple[list[NewEvent], int]:
         taken: list[NewEvent] = []
         with self._kept.lock:
             gone = max(0, self.complete_after - seq)
             self.complete_after -= gone
-            while self._batches and (self._batches[-1].events[-1].seq or 0) > seq:
+            while self._batches and self._batches[-1].last > seq:
                 batch = self._batches.pop()
-                stored = sum([(event.seq or 0) <= seq for event in batch.events])
-                taken[:0], at = batch.events[stored:], batch.at
-                head = batch.events[:stored]
+                events, at = batch.events(producer), batch.at
+                stored = sum([(event.seq or 0) <= seq for event in events])
+                taken[:0], head = events[stored:], events[:stored]
                 self._forget(batch)
                 if head:
                     self._keep(head, at)
