@@ -177,7 +177,7 @@ async def test_redis_away_is_seen(http: httpx.AsyncClient, app: Any, monkeypatch
     assert (told("feed_connected"), told("feed_interruptions_total")) == (1, 0)
     [feed] = app.state.context.hub.feeds
 
-    async def fails(_: object) -> None:
+    async def fails() -> None:
         raise StorageUnavailable("cut")
 
     with monkeypatch.context() as broken:

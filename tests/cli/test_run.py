@@ -245,12 +245,14 @@ def test_a_redis_that_goes_away_is_waited_for_by_the_report_alone(shell: Shell, 
         assert shown(shell)["status"] == "failed"
 
 
-def test_a_redis_that_lost_the_operation_stops_nothing(shell: Shell, broker: Broker) -> None:
+def test_an_operation_that_redis_lost_is_created_again(shell: Shell, broker: Broker) -> None:
     with running(shell, "--lease-s", "0.1", "sh", "-c", f"{HOLD}; exit 6") as run:
         broker.redis.flushall()
         time.sleep(0.3)
-        assert b"the end of the command could not be reported" in run.communicate(b"on\n", timeout=120)[1]
+        said = run.communicate(b"on\n", timeout=120)[1]
+        assert b"Redis lost operation a, as in a failover: it is created again" in said
         assert run.returncode == 6
+    assert shown(shell)["status"] == "failed"
 
 
 def test_who_reads_no_more_ends_the_command_as_without_us(shell: Shell) -> None:

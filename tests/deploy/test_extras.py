@@ -152,4 +152,4 @@ def test_each_distribution_of_an_extra_has_a_module_that_is_listed() -> None:
 def test_each_extra_is_listed_unless_its_lack_is_no_error() -> None:
     told = set(distribution(OURS).metadata.get_all("Provides-Extra") or ())
     # Without an SDK nothing is traced; and a server that others brought does as well as the embedded one.
-    assert told - {"otel", "embedded", "dev", "frameworks"} == set(EXTRAS)
+    assert told - {"otel", "embedded", "dev", "frameworks", "topologies"} == set(EXTRAS)

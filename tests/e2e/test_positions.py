@@ -136,6 +136,19 @@ async def check_reset(case: Case, request: dict[str, Any], reason: str | None) -
     assert messages[0].json["data"]["position"] == shown["position"]
 
 
+async def check_lost(case: Case, how: How, position: str) -> None:
+    """A snapshot tells the loss, and all that is stored after the last event up to the position follows."""
+    last = case.kept()[-1]["n"]
+    _, kept = await read(case, {"params": {"from": "start"}}, until=None if case.ended else last)
+    before = [message.json["n"] for message in kept if parse(message.id) <= parse(position)]
+    shared = before[-1] if before else kept[0].json["n"] - 1
+    live = shared == last and not case.ended
+    status, messages = await read(case, how(position), until=None if case.ended else last + live, live=live)
+    assert (status, messages[0].type, messages[0].json["reset"]) == (200, "snapshot", "lost")
+    later = list(range(shared + 1, last + live + 1)) or [last]  # the end is told again
+    assert numbers(messages) == [shared, *later]
+
+
 # No position
 
 
@@ -227,9 +240,9 @@ async def test_a_position_that_never_was(during: Case, after: Case, whole_one: C
         middle = case.kept()[50]
         at = await asyncio.to_thread(_position_of, case, middle["n"])
         for position in (f"{at.partition('-')[0]}-9999", f"{2**63}-0", f"{2**64 - 1}-{2**64 - 1}"):
-            await check_reset(case, how(position), "lost")
+            await check_lost(case, how, position)
     for position in ("1-0", f"{whole_one.first.partition('-')[0]}-9999"):
-        await check_reset(whole_one, how(position), "lost")
+        await check_lost(whole_one, how, position)
 
 
 @ways
@@ -240,7 +253,7 @@ async def test_before_everything_is_everything_while_all_is_kept(whole_one: Case
 
 @ways
 async def test_the_position_of_another_operation_is_lost(whole_one: Case, after: Case, how: How) -> None:
-    await check_reset(whole_one, how(after.api.show(after.operation)["position"]), "lost")
+    await check_lost(whole_one, how, after.api.show(after.operation)["position"])
 
 
 async def test_the_header_wins_over_the_query_and_both_over_the_start(whole_one: Case) -> None:

@@ -77,7 +77,7 @@ class Broker:
         return shown
 
     def children(self, operation: str) -> list[str]:
-        found: list[str] = self._ask(lambda store: store.children(operation))
+        found: list[str] = self._ask(lambda store: store.children(operation)).ids
         return found
 
     def cancel(self, operation: str, reason: str | None = None, *, force: bool = False) -> None:
