@@ -257,7 +257,6 @@ class Hub:
         """Distribute a batch."""
         if batch.resync:
             await self._resync(set(batch.resync))
-            self.signal_waits.wake_all()
         if self.signal_waits:
             self.signal_waits.dispatch(batch.events)
         await self._dispatcher.dispatch(batch.events)
@@ -266,3 +265,4 @@ class Hub:
         self.families.invalidate()
         lane_of = self._store.keyspace.lane_of
         await self._reconciler.compare(channel for channel in self.channels if lane_of(channel.operation) in lanes)
+        self.signal_waits.wake_where(lambda operation: lane_of(operation) in lanes)

@@ -477,3 +477,15 @@ async def test_what_workers_send_and_wait_for_is_a_lane_s_own(
     assert [(it["operation"], it["type"]) for it in answer.json()["signals"]] == [(here, "pause")]
     answer = await http.post("/v1/workers/publish", json=sent[:1])
     assert (answer.status_code, answer.json()["type"]) == (503, "storage-unavailable")
+
+
+async def test_who_waits_for_signals_in_a_lane_is_woken_once_it_is_back(
+    store: Store, hub: Hub, upper: RealRedis
+) -> None:
+    here, there = next(ids_of(store, away=False)), next(ids_of(store, away=True))
+    upper.stop()
+    await eventually(lambda: not any(feed.connected for feed in hub.feeds[LANES // 2 :]), "it is away")
+    with hub.signal_waits.waiting([here, there]) as wait:
+        upper.start()
+        async with asyncio.timeout(60):
+            assert await wait.changed([here, there]) == [there]

@@ -1,7 +1,7 @@
 """Signals of operations, and the requests of workers that wait for them."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -178,12 +178,15 @@ class SignalWaits:
                 for wait in waits:
                     wait.wake(event.operation.decode())
 
-    def wake_all(self) -> None:
-        """Wake all: events may have been missed."""
-        for wait in self._waits:
-            wait.wake(None)
+    def wake_where(self, is_concerned: Callable[[str], bool]) -> None:
+        """Wake those who wait for some operations: events of these may have been missed."""
+        for name, waits in self._of.items():
+            if is_concerned(operation := name.decode()):
+                for wait in waits:
+                    wait.wake(operation)
 
     def close(self) -> None:
         """End all waits: this replica drains."""
         self.closed = True
-        self.wake_all()
+        for wait in self._waits:
+            wait.wake(None)
