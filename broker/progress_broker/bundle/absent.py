@@ -65,7 +65,8 @@ class AbsentLanes:
         if bundle.mode is Mode.CLOSED:
             return
         begin(bundle, found.operations, self._search.lane_of)
-        existing = bundle.merge.ids().union(indexed.operation for indexed in found.operations)
+        appeared = bundle.merge.ids() - found.gone.keys()  # while they were searched for
+        existing = appeared.union(indexed.operation for indexed in found.operations)
         for id in bundle.query.ids:
             if self._search.lane_of(id) == number and id not in existing:
                 if id in found.gone:

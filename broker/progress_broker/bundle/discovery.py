@@ -67,7 +67,8 @@ def report_missing(bundle: Bundle, found: Found, named: Sequence[str], *, wait: 
     Raises `NotFound` (unless `wait` is set) or `Gone` if none exists, and `Ended` if all have ended and the client has
     received their ends (`seen` is their number).
     """
-    existing = bundle.merge.ids().union(indexed.operation for indexed in found.operations)  # some appeared meanwhile
+    appeared = bundle.merge.ids() - found.gone.keys()  # while they were searched for
+    existing = appeared.union(indexed.operation for indexed in found.operations)
     ids = [id for id in named if id not in existing]
     bundle.awaited |= set(ids) - found.gone.keys()
     for id in found.gone:
