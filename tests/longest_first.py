@@ -24,6 +24,7 @@ LONGEST = [
     "cli/test_over_http.py",
     "client/test_resuming.py",
     "chaos/test_watching.py",
+    "topologies/test_cluster_faults.py",
     "e2e/test_sign_in.py",
     "docs/test_guides.py",
     "e2e/test_eventsource.py",

@@ -133,6 +133,7 @@ async def test_a_slot_moves_key_by_key_while_it_is_published_to_and_watched(
     await publisher.more()
     await publisher.stop()
     assert {type(failure) for failure in publisher.failures} == {errors.SlotMoving}
+    assert {feed.interruptions for feed in hub.feeds} == {0}
     n = (await store.get(id)).events
     await eventually(lambda: outlet.numbers[-1] == n, "all is told")
     assert outlet.numbers == [-1, *range(2, n + 1)], "in order, and without a reset"
