@@ -23,7 +23,7 @@ from tests.topologies.binaries import SERVERS
 from tests.topologies.cluster import Cluster, Migration
 from tests.topologies.topology import LANES, do
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 
 
 @pytest.fixture(scope="module", params=SERVERS if ALL_BACKENDS in os.environ else SERVERS[:1])

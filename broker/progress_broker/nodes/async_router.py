@@ -137,7 +137,7 @@ class Nodes:
             case redis.exceptions.MovedError():
                 owner = self.slots.reached(error.host, error.port, endpoint)
                 if self.slots.owner(error.slot_id) != owner:
-                    self.slots.patch(error.slot_id, owner)
+                    self.slots.patch(error.slot_id, owner, endpoint)
                 self._want_to_learn()
             case NodeAway():
                 pass

@@ -28,9 +28,12 @@ Discovery = Generator[Endpoint, Any, Layout]
 def discover(slots: SlotMap, first: Iterable[Endpoint], seeds: Iterable[Endpoint]) -> Discovery:
     """Ask nodes in turn, `first` those, until one knows. Yield whom to ask; send its reply to `ASK` or the error back.
 
-    Raises the first error if nobody knows.
+    Before all others, it asks the node that redirected last. Raises the first error if nobody knows.
     """
     errors: list[Exception] = []
+    informed, slots.informed = slots.informed, None
+    if informed is not None:
+        first = (informed, *first)
     for node in dict.fromkeys((*first, *slots.masters, *slots.replicas, *seeds)):
         reply = yield node
         if isinstance(reply, Exception):

@@ -183,7 +183,7 @@ class _Batch:
             return
         named = self._slots.reached(reply.host, reply.port, node)
         if moved:
-            self._slots.patch(reply.slot_id, named)
+            self._slots.patch(reply.slot_id, named, node)
         else:
             self._ask[at] = named
         self._redirected[at] += 1

@@ -39,6 +39,8 @@ class SlotMap:
         self._patches: dict[int, tuple[int, Endpoint]] = {}
         self.version = 0
         """It grows with each change."""
+        self.informed: Endpoint | None = None
+        """The node that redirected last, since a node was asked. Others may not know yet what it knows."""
         self.masters: tuple[Endpoint, ...] = ()
         self.replicas: tuple[Endpoint, ...] = ()
 
@@ -46,9 +48,10 @@ class SlotMap:
         """Return the master that has a slot; None if none is known."""
         return self._owners[slot]
 
-    def patch(self, slot: int, owner: Endpoint) -> None:
-        """Take one slot's new owner, as a redirection names it."""
+    def patch(self, slot: int, owner: Endpoint, said: Endpoint) -> None:
+        """Take one slot's new owner, as a redirection of a node `said`."""
         self.version += 1
+        self.informed = said
         self._owners[slot] = owner
         self._patches[slot] = (self.version, owner)
         self._find_masters()

@@ -41,3 +41,11 @@ def test_missing_hosts_mean_the_node_that_was_asked_and_addresses_are_translated
     found = read_layout(reply((0, 1, [None, b"b"]), (2, 3, [""]), (4, 5, [b"b"]), (6, 7, [b"?"])), SEED, slots)
     outside = Endpoint("outside", 7001)
     assert found == Layout(((0, 1, SEED), (2, 3, SEED), (4, 5, outside)), (outside,))
+
+
+def test_who_redirected_is_asked_first_and_once() -> None:
+    slots = SlotMap()
+    slots.take(Layout(((0, 5, A), (6, 9, B)), ()), slots.version)
+    slots.patch(6, A, B)  # which gave the slot away, and A may be the only other one that knows
+    assert next(discover(slots, [A], [SEED])) == B
+    assert next(discover(slots, [A], [SEED])) == A

@@ -22,7 +22,7 @@ def test_a_redirection_wins_over_what_was_asked_before_it() -> None:
     slots = SlotMap()
     slots.take(HALVES, slots.version)
     asked_at = slots.version
-    slots.patch(5, C)
+    slots.patch(5, C, A)
     assert slots.owner(5) == C
     assert slots.serves(C)
     slots.take(HALVES, asked_at)
