@@ -237,10 +237,12 @@ class Nodes:
 
 
 def _reason(error: Exception) -> str:
+    if type(error) is TimeoutError:  # of asking it here
+        return f"no answer within {PATIENCE_S:g} s"
     return str(error) or type(error).__name__
 
 
 def _as_redis_error(error: Exception) -> redis.exceptions.RedisError:
     if isinstance(error, redis.exceptions.RedisError):
         return error
-    return redis.exceptions.ConnectionError(f"no answer within {PATIENCE_S:g} s" if not str(error) else str(error))
+    return redis.exceptions.ConnectionError(_reason(error))
