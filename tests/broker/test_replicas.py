@@ -52,11 +52,21 @@ def test_one_replica_is_waited_for_where_there_is_any() -> None:
     assert replicas.wait(250, 20 + SLOW_S) == ("WAIT", 1, 250)
 
 
-@pytest.mark.parametrize("role", [redis.exceptions.NoPermissionError("no"), [b"slave", b"h", 1, b"connected", 2], b"x"])
-def test_nobody_is_waited_for_where_nothing_is_known(role: Any) -> None:
+@pytest.mark.parametrize(
+    ("role", "lasts"),
+    [
+        (redis.exceptions.NoPermissionError("this user has no permissions"), True),
+        (redis.exceptions.ResponseError("unknown command 'ROLE', with args beginning with: "), True),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), False),
+        ([b"slave", b"h", 1, b"connected", 2], False),
+        (b"x", False),
+    ],
+)
+def test_nobody_is_waited_for_where_nothing_is_known(role: Any, lasts: bool) -> None:
     replicas = Replicas(None, 1000)
     replicas.learn(role, 5)
     assert replicas.wait(250, 5) is None
+    assert replicas.ask(5 + KNOWN_S) is not lasts
 
 
 def test_as_many_as_wanted_are_waited_for_unless_that_is_not_permitted(caplog: pytest.LogCaptureFixture) -> None:
@@ -64,6 +74,7 @@ def test_as_many_as_wanted_are_waited_for_unless_that_is_not_permitted(caplog: p
     assert not two.ask(5)
     assert two.wait(250, 5) == ("WAIT", 2, 100)
     assert two.confirmed(1, 5) is False
+    assert two.confirmed(redis.exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), 5) is False
     assert two.confirmed(redis.exceptions.NoPermissionError("this user has no permissions"), 5) is None
     assert "this user has no permissions" in caplog.text
     assert two.wait(250, 5) is None

@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+import redis.exceptions
+
 from progress_broker.routing.address import RedisAddress
 from progress_broker.settings import Settings
 
@@ -35,7 +37,8 @@ class Replicas:
         return self._wanted is None and now >= self._known_until
 
     def learn(self, role: Any, now: float) -> None:
-        """Note the reply to `ROLE`. An error means that it is not permitted, or unknown: then nobody is waited for."""
+        """Note the reply to `ROLE`. While that is an error, nobody is waited for."""
+        self._give_up_if_rejected(ROLE, role)
         self._known_until = now + KNOWN_S
         self._some = isinstance(role, list | tuple) and len(role) == 3 and role[0] == b"master" and bool(role[2])
 
@@ -49,15 +52,21 @@ class Replicas:
     def confirmed(self, reply: Any, now: float) -> bool | None:
         """Return whether enough replicas have what was written before `wait`, by its reply; None: it is not known."""
         if not isinstance(reply, int):
-            logger.warning(
-                "Redis rejects WAIT (%s), so workers do not learn whether replicas have what they end", reply
-            )
-            self._wanted = 0
-            return None
+            # Other errors come with a failover: then no replica is known to have it.
+            return None if self._give_up_if_rejected("WAIT", reply) else False
         if reply >= self._number():
             return True
         self._slow_until, self._known_until = now + SLOW_S, now
         return False
+
+    def _give_up_if_rejected(self, command: str, reply: Any) -> bool:
+        """Wait for nobody any more if a command is not permitted, or not known, as on some managed services."""
+        unknown = isinstance(reply, redis.exceptions.ResponseError) and "unknown command" in str(reply)
+        if not (unknown or isinstance(reply, redis.exceptions.NoPermissionError)):
+            return False
+        logger.warning("Redis rejects %s (%s): so nothing waits until replicas have creations and ends", command, reply)
+        self._wanted = 0
+        return True
 
     def _number(self) -> int:
         return int(self._some) if self._wanted is None else self._wanted
