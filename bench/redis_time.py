@@ -19,7 +19,7 @@ from progress_broker.model.operation import MAX_TAGS, NewOperation, NewSignal
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention, rollup
-from progress_broker.operations.commands import create_call
+from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.schema import ensure_schema
@@ -105,6 +105,13 @@ async def _create(largest: Largest) -> Callable[[], Awaitable[Any]]:
 async def _publish_lines(largest: Largest) -> Callable[[], Awaitable[Any]]:
     id = await largest.full(300)
     return lambda: largest.store.publish(id, [log(300, "q", seq) for seq in range(1, 251)])
+
+
+@case("publish: a heartbeat that says which event it follows")
+async def _heartbeat(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(300)
+    call = publish_call(id, largest.store.keyspace.operation(id), [], after=("p", HISTORY))
+    return lambda: run(largest.client, call)
 
 
 @case("publish: NDJSON, as many as one call stores")
