@@ -60,7 +60,7 @@ def test_how_many_replicas_confirm_a_write_is_no_option_of_the_library() -> None
     for text in ("redis://h", "unix:///s", "redis+cluster://h", "redis+sentinel://h/s"):
         address = parse_address(f"{text}?wait_replicas=2&wait_ms=50")
         assert (address.wait_replicas, address.wait_ms, address.library) == (2, 50, {})
-        assert (parse_address(text).wait_replicas, parse_address(text).wait_ms) == (None, 1000)
+        assert (parse_address(text).wait_replicas, parse_address(text).wait_ms) == (None, 250)
 
 
 @given(TEXTS, TEXTS, st.lists(SERVERS, min_size=1, max_size=4), st.booleans())

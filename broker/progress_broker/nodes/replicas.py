@@ -10,6 +10,8 @@ from progress_broker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+MOST_MS = 250
+"""How long a creation or an end waits at most until replicas have it, in milliseconds: starts wait a second in all."""
 KNOWN_S = 10.0
 """How long it is known whether a server has replicas."""
 SLOW_S = 1.0

@@ -35,6 +35,7 @@ from progress_broker.model.validation import validated
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.nodes.redis_errors import storage_error, storage_errors
+from progress_broker.nodes.replicas import MOST_MS
 from progress_broker.operations import cancellation, listing, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
@@ -71,8 +72,6 @@ from progress_broker.storage.scripts import LAPSED, SWEEP
 SWEPT_AT_ONCE = 10_000
 """About how many expired operations are removed at most before the next pause."""
 LEASES_PER_LANE = 200
-CREATED_MS, ENDED_MS = 1000, 250
-"""How long a creation, and an end, waits at most until replicas of Redis have it, in milliseconds."""
 _LASTING = frozenset({"end", "child"})  # what a failover must not lose after it was said to be stored
 _PER_CALL = 25  # operations that one call removes: Redis does nothing else meanwhile
 
@@ -160,7 +159,7 @@ class Store:
         With `notify`, its parent is notified also if it exists.
         """
         call = create_call(operation, self.keyspace.operation(operation), new, self.settings, traceparent)
-        reply, confirmed = await self.connections.scripts.durable(call, CREATED_MS)
+        reply, confirmed = await self.connections.scripts.durable(call, MOST_MS)
         created = read_created(reply)._replace(confirmed=confirmed)
         if parent_notice.is_due(new, created, again=notify):
             cancel = await parent_notice.notify_parent(self, operation, new)
@@ -271,7 +270,7 @@ class Store:
         )
         scripts, lasting = self.connections.scripts, not (lease_expired or _LASTING.isdisjoint(types))
         if lasting and await scripts.waits(call):
-            return read_answer((await scripts.durable(call, ENDED_MS))[0])
+            return read_answer((await scripts.durable(call, MOST_MS))[0])
         return read_answer(await self.connections.queue.run(call))
 
     async def publish_many(self, publishes: Sequence[Publish]) -> list[Published | BrokerError]:
@@ -297,7 +296,7 @@ class Store:
     async def _ended(self, call: Call, failed: list[StorageUnavailable]) -> Published | BrokerError:
         """End an operation after all else that was published with it, and wait for replicas."""
         try:
-            reply, confirmed = await self.connections.scripts.durable(call, ENDED_MS)
+            reply, confirmed = await self.connections.scripts.durable(call, MOST_MS)
         except StorageFull as error:
             return error
         except StorageUnavailable as error:

@@ -57,7 +57,7 @@ class RedisAddress:
     """Options for the client library, such as `ssl_ca_certs`."""
     wait_replicas: int | None = None
     """How many replicas must have a creation or an end before it is said to be stored; None: one, if there is any."""
-    wait_ms: int = 1000
+    wait_ms: int = 250
     """How long they are waited for at most, in milliseconds."""
 
     @property
@@ -127,7 +127,7 @@ def parse_address(text: str) -> RedisAddress:
     unix = scheme.lower() == _UNIX
     database = _database(kind, options.pop("db", "" if unix else path.strip("/")))
     of_sentinels = kind == "sentinel"
-    wait_replicas, wait_ms = options.pop("wait_replicas", None), options.pop("wait_ms", "1000")
+    wait_replicas, wait_ms = options.pop("wait_replicas", None), options.pop("wait_ms", "250")
     return RedisAddress(
         kind,
         _TLS.get(scheme.lower().partition("+")[0], False),

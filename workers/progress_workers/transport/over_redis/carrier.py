@@ -6,6 +6,7 @@ from typing import Any
 from progress_broker.errors import BrokerError, NotFound
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Created, Publish, Published
+from progress_broker.nodes.replicas import MOST_MS
 from progress_broker.operations import parent_notice
 from progress_broker.operations.commands import create_call, read_created, read_published, worker_publish_call
 from progress_broker.operations.worker_view import (
@@ -16,7 +17,7 @@ from progress_broker.operations.worker_view import (
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 from progress_workers.transport.carrier import Rewound
 from progress_workers.transport.over_redis.cluster.lane_signals import SignalWaits
-from progress_workers.transport.over_redis.connection import ENDED_MS, Connection
+from progress_workers.transport.over_redis.connection import Connection
 from progress_workers.transport.over_redis.parent import notify_parent
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass
 
@@ -37,7 +38,7 @@ class RedisCarrier:
         ends = [at for at, publish in enumerate(publishes) if publish.ends]
         confirmed: Sequence[bool | None] = ()
         if ends:
-            replies, confirmed = self._connection.run_durably(calls, ends, ENDED_MS)
+            replies, confirmed = self._connection.run_durably(calls, ends, MOST_MS)
         else:
             replies = self._connection.run_each(calls)
         answers = [_answer(publish.operation, reply) for publish, reply in zip(publishes, replies, strict=True)]

@@ -12,7 +12,7 @@ from progress_broker.nodes.generations import ConnectionGeneration
 from progress_broker.nodes.node import connect, master_of, unparsed
 from progress_broker.nodes.pool_settings import address_of
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
-from progress_broker.nodes.replicas import Replicas, replicas_of
+from progress_broker.nodes.replicas import MOST_MS, Replicas, replicas_of
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
 from progress_broker.routing.slots import slot_of
 from progress_broker.settings import Settings
@@ -22,9 +22,6 @@ from progress_workers.transport.over_redis.cluster.client import ClusterClient
 from progress_workers.transport.over_redis.cluster.node_thread import PATIENCE_S
 from progress_workers.transport.over_redis.cluster.nodes import RUN_S, ClusterNodes
 from progress_workers.transport.over_redis.pipeline import errors_that_may_pass, run_durably, run_on_nodes, run_pipeline
-
-CREATED_MS, ENDED_MS = 1000, 250
-"""How long a creation, and an end, waits at most until replicas have it, in milliseconds."""
 
 
 class Connection:
@@ -122,7 +119,7 @@ class Connection:
 
     def run_durable(self, call: Call) -> tuple[Any, bool | None]:
         """Run one script as `run` does, and wait until replicas have what it wrote. Also return whether they do."""
-        (reply,), (confirmed,) = self.run_durably([call], [0], CREATED_MS, RUN_S)
+        (reply,), (confirmed,) = self.run_durably([call], [0], MOST_MS, RUN_S)
         if isinstance(reply, BrokerError):
             raise reply
         return reply, confirmed
