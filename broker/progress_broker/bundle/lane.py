@@ -113,7 +113,8 @@ class Lane:
             self.trimmed_since = self.position
         self.resetting.add(member)
         self.history_lost |= lost
-        member.owed_up_to = self.position if lost else b"0-0"
+        if lost:
+            self._held_progress.pop(member.operation, None)
 
     def settle_reset(self, member: BundleMember) -> bool:
         """Record that no reset is due for a member; return whether one was or may have been due."""
@@ -128,10 +129,11 @@ class Lane:
         """Record that a frame was sent; return whether the cursor has changed by it."""
         further = False
         if frame.wire.startswith(b"id: "):
+            behind = order(frame.position) < order(self.position)
             further = order(frame.position) > order(self.position)
             if further:
                 self.position = frame.position
-            if self.resetting and member.reset_sent_with(frame):
+            if self.resetting and member.reset_sent_with(frame, behind=behind):
                 further |= self.settle_reset(member)
             elif member in self.resetting and frame.type == SNAPSHOT:
                 further = True  # what is due is before the position that the client has

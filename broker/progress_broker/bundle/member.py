@@ -105,7 +105,6 @@ class BundleMember:
         "host",
         "lane",
         "operation",
-        "owed_up_to",
         "pending",
         "reset",
         "subscription",
@@ -125,9 +124,7 @@ class BundleMember:
         """Whether no more frames will come."""
         self.reset: str | None = None
         """Why its history could not be replayed, until the client has received a snapshot with that reason."""
-        self._reset_at: bytes | None = None  # the position that it has caught up to then, once the snapshot is pending
-        self.owed_up_to = b"0-0"
-        """The position of its lane when Redis lost history: what is stored up to there follows the snapshot."""
+        self._reset_at: bytes | None = None  # the position of that snapshot, once it is pending
         self._pending_bytes = 0
 
     @property
@@ -192,9 +189,15 @@ class BundleMember:
             self._pending_bytes = 0
         self.host.member_resetting(self, reason)
 
-    def reset_sent_with(self, frame: Frame) -> bool:
-        """Whether the client has received the reset, and all that is due with it, once this frame is sent."""
+    def reset_sent_with(self, frame: Frame, *, behind: bool) -> bool:
+        """Whether the client has received the reset, and all that is due with it, once this frame is sent.
+
+        `behind` says that the frame is older than what has been sent of other members. After a loss, frames that are
+        older than these may follow.
+        """
         if self._reset_at is None or order(frame.position) < order(self._reset_at):
+            return False
+        if behind and self.reset == "lost":
             return False
         self.reset = self._reset_at = None
         return True
@@ -236,7 +239,7 @@ class BundleMember:
         if not frames:
             return
         if self.reset is not None and frames[0].type == SNAPSHOT:  # a snapshot is always written alone
-            self._reset_at = max(frames[0].position, self.owed_up_to, key=order)
+            self._reset_at = frames[0].position
         self.pending.extend(frames)
         self._pending_bytes += sum([len(frame.wire) for frame in frames])
         subscription = self.subscription
