@@ -537,7 +537,7 @@ async def test_what_appears_while_a_stream_opens_is_not_awaited_any_more(
     opening = asyncio.create_task(watch(hub, named("a", "b")))
     await asked.wait()
     await create(store, "b")
-    await eventually(lambda: any(len(bundle) for bundle in hub.bundles), "it has appeared")
+    await eventually(lambda: any("b" in bundle.merge.open_ids() for bundle in hub.bundles), "it has appeared")
     may_answer.set()
     client = await opening
     await finish(store, "a", "b")
