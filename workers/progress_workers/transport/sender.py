@@ -27,6 +27,8 @@ MAX_PUBLISHES = 100
 """How many publishes are sent in one round trip."""
 MAX_UNOPENED = 1000
 """How many operations wait for the broker to be created. Further ones are not reported."""
+SERVER_AWAY_S = 0.5
+"""The longest delay until an operation is tried again whose server is away while others answer."""
 GATHER_S = 0.005
 """The shortest time between two rounds, in seconds: reports of many operations meanwhile share one round trip."""
 
@@ -45,8 +47,9 @@ class _Waiter:
 class _Rejected:
     """A reporter whose publishes fail while others succeed. It is retried separately, and delays no other."""
 
-    def __init__(self) -> None:
-        self._backoff = Backoff()
+    def __init__(self, error: BrokerError | None = None) -> None:
+        # While a server is known to be away, a retry sends nothing.
+        self._backoff = Backoff(most_s=SERVER_AWAY_S) if isinstance(error, ServerAway) else Backoff()
         self.not_before = -inf
 
     def again(self) -> None:
@@ -349,7 +352,7 @@ class Sender:
                 reporter.operation,
                 error.detail,
             )
-        self._rejected.setdefault(reporter, _Rejected()).again()
+        self._rejected.setdefault(reporter, _Rejected(error)).again()
 
     def _back_off(self, error: BrokerError) -> None:
         if type(error) not in self._told:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from queue import Empty, SimpleQueue
 
 from progress_broker.errors import StorageFull, StorageUnavailable
@@ -20,14 +20,16 @@ logger = logging.getLogger(__name__)
 _WAKE_PAUSES_S = (0.001, 0.004, 0.016, 0.064)
 """Pauses between attempts to have a lane's thread see a new operation. After them, it does when its wait ends."""
 
-_Arrived = SimpleQueue[list[ArrivedSignal | Rewound] | StorageUnavailable | StorageFull]
-
 
 class _Stream:
     """One operation's signals, as a lane's thread reads them: it is ahead of what was delivered."""
 
-    def __init__(self, given: SignalPosition) -> None:
-        self.given = self.after = given
+    def __init__(self, after: SignalPosition) -> None:
+        self.after = after
+
+
+_Read = list[tuple[_Stream, ArrivedSignal | Rewound]]
+_Arrived = SimpleQueue[_Read | StorageUnavailable | StorageFull]
 
 
 class _Lane:
@@ -40,25 +42,27 @@ class _Lane:
         self._wakeup = Wakeup()
         self._thread = Background(f"progress-signals-{slot}", self._run)
 
-    def update(self, positions: Mapping[str, SignalPosition]) -> None:
-        """Read the signals of these operations from now on, after these positions or after what was read already."""
+    def update(self, positions: Mapping[str, SignalPosition], again: Collection[str]) -> Mapping[str, _Stream]:
+        """Read the signals of these operations from now on: after what was read already, or `again` after a position.
+
+        Return what reads them now. What was read for an operation by another one before is to be dropped.
+        """
         old, wanted = self._wanted, dict[str, _Stream]()
-        for operation, given in positions.items():
+        for operation, after in positions.items():
             stream = old.get(operation)
-            # A lower position is that of another reporter, which has heard nothing yet.
-            wanted[operation] = _Stream(given) if stream is None or given < stream.given else stream
-            wanted[operation].given = given
+            wanted[operation] = _Stream(after) if stream is None or operation in again else stream
         begins = any(stream is not old.get(operation) for operation, stream in wanted.items())
         if not begins and len(wanted) == len(old):
-            return
+            return old
         self._wanted = wanted
         self._wakeup.set()
         self._thread.start()
         if begins and old:
             for pause_s in _WAKE_PAUSES_S:
                 if self._seen is wanted or not self._streams.end_wait():
-                    return
+                    break
                 time.sleep(pause_s)
+        return wanted
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -74,7 +78,7 @@ class _Lane:
                 if signals:
                     for signal in signals:
                         wanted[signal.operation].after = signal.position
-                    self._arrived.put(signals)
+                    self._arrived.put([(wanted[signal.operation], signal) for signal in signals])
                 if backoff.failing:  # what it missed is found by whoever is told
                     backoff.succeeded()
                     self._arrived.put(StorageUnavailable("reading signals was interrupted"))
@@ -99,6 +103,8 @@ class SignalWaits:
         self._slot: int | None = None
         self._lanes: dict[int, _Lane] = {}
         self._arrived: _Arrived = SimpleQueue()
+        self._returned: dict[str, SignalPosition] = {}
+        """The position of the last signal of each operation that was returned."""
         self._waits = False
         self._error: StorageUnavailable | StorageFull | None = None
 
@@ -113,13 +119,20 @@ class SignalWaits:
         for slot in lanes:
             if slot not in self._lanes:
                 self._lanes[slot] = _Lane(self._connection, self._arrived, slot)
+        # What was returned is delivered by now, so a lower position is that of another reporter, which heard nothing.
+        returned = {operation: self._returned.get(operation, at) for operation, at in positions.items()}
+        again = [operation for operation, at in positions.items() if at < returned[operation]]
+        self._returned = returned | {operation: positions[operation] for operation in again}
+        streams: dict[str, _Stream] = {}
         for slot, lane in self._lanes.items():
-            lane.update({operation: positions[operation] for operation in lanes.get(slot, ())})
-        return [signal for signal in self._take() if signal.operation in positions]
+            streams |= lane.update({operation: positions[operation] for operation in lanes.get(slot, ())}, again)
+        found = [signal for stream, signal in self._take() if streams.get(signal.operation) is stream]
+        self._returned |= {signal.operation: signal.position for signal in found}
+        return found
 
-    def _take(self) -> list[ArrivedSignal | Rewound]:
+    def _take(self) -> _Read:
         """Wait for what lanes read; return all that is there. Raise what a lane met when nothing is left to return."""
-        found: list[ArrivedSignal | Rewound] = []
+        found: _Read = []
         self._waits = self._error is None
         try:
             while True:
