@@ -126,8 +126,8 @@ def test_all_follow_the_master_and_go_on_without_sentinels(
         assert publisher.acknowledged[-1] == lines(api, "published")[-1]
         shown = api.show("worked")
         assert shown["status"] == "succeeded"
-        reported = [f"line {number}" for number in range(shown["result"]["lines"])]
-        for operation, sent in (("published", publisher.acknowledged), ("worked", reported)):
-            told = lines(api, operation)
-            assert_in_order(told)
-            record_property(f"lost, {operation}", len(set(sent) - set(told)))
+        # A worker sends again what was lost. What others published over HTTP may be lost, as nobody has it any more.
+        assert lines(api, "worked") == [f"line {number}" for number in range(shown["result"]["lines"])]
+        told = lines(api, "published")
+        assert_in_order(told)
+        record_property("lost, published", len(set(publisher.acknowledged) - set(told)))
