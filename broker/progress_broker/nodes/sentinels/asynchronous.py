@@ -24,6 +24,7 @@ class AsyncMaster:
         """Makes a connection to the master, by which an announced one is tried."""
         self._asking: asyncio.Task[Answer] | None = None
         self._listening: list[asyncio.Task[None]] = []
+        self._closed = False
 
     def led(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options of a pool, changed so that its connections lead to the master."""
@@ -34,7 +35,7 @@ class AsyncMaster:
 
         Raises `WrongKind` if the address can never be used, and `ConnectionError` if no sentinel answers.
         """
-        if not self._listening:
+        if not self._listening and not self._closed:  # a caller that is late must leave no task behind
             self._listening = [asyncio.create_task(self._listen(seed)) for seed in self.known.address.seeds]
         kept = self.known.kept()
         if kept is not None:
@@ -46,6 +47,7 @@ class AsyncMaster:
 
     async def close(self) -> None:
         """Listen no more."""
+        self._closed = True
         tasks, self._listening = self._listening, []
         if self._asking is not None:
             tasks.append(self._asking)  # type: ignore[arg-type]
