@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -186,6 +187,42 @@ async def test_a_master_that_hangs_costs_its_own_lanes_only_and_is_replaced(
     n = (await store.get(there)).events
     await eventually(lambda: outlet.numbers[-1] == n, "all is told")
     await eventually(lambda: len(cluster.replicas_of(cluster.of_lane(hit))) == 1, "the old master follows")
+
+
+async def test_a_node_that_answers_late_keeps_no_other_lane_back(cluster: Cluster, store: Store) -> None:
+    hit, well = 10, next(lane for lane in range(LANES) if cluster.of_lane(lane) is not cluster.of_lane(10))
+    ids = [await operation_in(store, hit), await operation_in(store, well)]
+    node = cluster.of_lane(hit)
+    do(node, "CLIENT", "PAUSE", 600_000, "WRITE")
+    try:
+        late, stored = await store.publish_many([Publish(id, [line("m").numbered("p", 1)]) for id in ids])
+    finally:
+        do(node, "CLIENT", "UNPAUSE")
+    assert isinstance(stored, Published)
+    assert isinstance(late, errors.LaneAway)
+    assert "does not answer yet" in late.detail, "it was not waited for until the timeout"
+
+    async def is_stored() -> bool:
+        with suppress(errors.LaneAway):  # until its node has answered again
+            return (await store.get(ids[0])).events == 2
+        return False
+
+    await eventually(is_stored, "it runs once the node goes on")
+
+
+async def test_a_node_that_hangs_is_not_waited_for_also_if_it_has_all_of_a_request(
+    cluster: Cluster, store: Store
+) -> None:
+    id = await operation_in(store, 10)
+    node = cluster.of_lane(10)
+    cluster.stop(node)
+    try:
+        for said in ("does not answer yet", "is away"):
+            (answer,) = await store.publish_many([Publish(id, [line("m").numbered("p", 1)])])
+            assert isinstance(answer, errors.LaneAway), "it is the answer of this operation: others may be sent"
+            assert said in answer.detail
+    finally:
+        cluster.cont(node)
 
 
 async def test_a_master_that_dies_costs_its_own_lanes_only_and_is_replaced(

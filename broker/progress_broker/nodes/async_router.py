@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 _OUTDATED = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED")
 """Error codes that say that other nodes may have the slots by now."""
 
+LATE_S = 0.2
+"""How much longer than for the first one a batch of publishes waits for a node that has a part of it. If none answers
+for so long, it is found out whether they hang."""
+
 _UNREACHABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 """These classes themselves: those of wrong passwords, for example, derive from them."""
 
@@ -91,8 +95,12 @@ class Nodes:
 
     # Sending
 
-    async def carry(self, batch: Sequence[Request], send: Send) -> list[Any]:
-        """Send commands to the nodes that have their keys. Return the reply or the error of Redis to each."""
+    async def carry(self, batch: Sequence[Request], send: Send, late_s: float | None = None) -> list[Any]:
+        """Send commands to the nodes that have their keys. Return the reply or the error of Redis to each.
+
+        With `late_s`, nodes that answer so much later than the first one, or hang, are away from then on. What they
+        were sent may still run.
+        """
         carrying = carry(self.slots, self.away, batch)
         answer: Any = None
         while True:
@@ -101,20 +109,53 @@ class Nodes:
             except StopIteration as over:
                 replies: list[Any] = over.value
                 return replies
-            answer = await self._take(step, send)
+            answer = await self._take(step, send, late_s)
 
-    async def _take(self, step: Step, send: Send) -> Any:
+    async def _take(self, step: Step, send: Send, late_s: float | None) -> Any:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
         if isinstance(step, Learn):
             return await self.learn()
+        if late_s is not None and len(self.slots.masters) > 1:
+            return await self._send_all(step, send, late_s)
         if len(step) == 1:
             return await self._send(step[0], send)
         replies: dict[int, Any] = {}
         for part in await asyncio.gather(*(self._send(part, send) for part in step)):
             replies |= part
         return replies
+
+    async def _send_all(self, parts: Sequence[Part], send: Send, late_s: float) -> Mapping[int, Any]:
+        """Send parts at the same time. Those of nodes that are late, or hang, are not waited for."""
+        sent = {self._spawn(self._send(part, send)): part for part in parts}
+        waiting, answered = set(sent), False
+        while waiting and not answered:
+            done, waiting = await asyncio.wait(waiting, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
+            answered = any(not isinstance(reply, NodeAway) for task in done for reply in task.result().values())
+            if not done:
+                await asyncio.gather(*(self._try(sent[task].node, late_s) for task in waiting))
+                answered = any(self.away(sent[task].node) for task in waiting)
+        for _ in range(2):  # a pause of this process is none of the node's, and ends one of these at most
+            if waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=late_s / 2)
+        replies: dict[int, Any] = {}
+        for task, part in sent.items():
+            if task in waiting:
+                late = NodeAway(f"{part.node} does not answer yet")
+                self._doubt(part.node, late, hangs=True)
+                replies |= dict.fromkeys(part.places, late)
+            else:
+                replies |= task.result()
+        return replies
+
+    async def _try(self, endpoint: Endpoint, patience_s: float) -> None:
+        """Find out whether a node hangs."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.node(endpoint).ask("PING")
+        except (redis.exceptions.RedisError, OSError) as error:
+            self._doubt(endpoint, error, hangs=True)
 
     async def _send(self, part: Part, send: Send) -> Mapping[int, Any]:
         try:

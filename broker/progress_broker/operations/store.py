@@ -289,9 +289,15 @@ class Store:
         ended = await asyncio.gather(*(self._ended(call, failed) for call in last.values()))
         of_last = dict(zip(last, ended, strict=True))
         answers = [of_last[at] if at in last else _answer(next(replies), failed) for at in range(len(calls))]
-        if failed and (len(failed) == len(answers) or not is_divided(self.connections, self.keyspace)):
+        if failed and not await self._others_answer(len(failed) == len(answers)):
             raise failed[0]
         return answers
+
+    async def _others_answer(self, all_failed: bool) -> bool:
+        """Return whether a failure concerns some operations only, as other servers have the others'."""
+        if not is_divided(self.connections, self.keyspace):
+            return False
+        return not all_failed or bool(await self.connections.masters())
 
     async def _ended(self, call: Call, failed: list[StorageUnavailable]) -> Published | BrokerError:
         """End an operation after all else that was published with it, and wait for replicas."""
