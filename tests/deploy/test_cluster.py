@@ -1,4 +1,4 @@
-"""deploy/redis.conf on each node of a Cluster: a server and a worker over TLS, as users with only what they need.
+"""deploy/redis-cluster.conf on each node of a Cluster: a server and a worker over TLS, with no more than they need.
 
 The nodes announce a name that leads nowhere, so that they are reached only as the address says.
 """
@@ -18,6 +18,7 @@ from tests.topologies.topology import LANES, client_of, do
 from tests.workers.harness import finished, worker
 
 CONF = (ROOT / "deploy" / "redis.conf").read_text()
+NODE = replaced((ROOT / "deploy" / "redis-cluster.conf").read_text(), "include /etc/redis/redis.conf", "")
 NOWHERE = "redis.invalid"
 WORKER = """
     import time
@@ -38,20 +39,19 @@ WORKER = """
 
 
 class GuardedCluster(Cluster):
-    """Three masters with the configuration as it is written, and an operator of ours."""
+    """Three masters, each with a replica, with the configuration as it is written, and an operator of ours."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, replicas=1)
         self.certificate = Certificate(folder / "tls")
         for node in self.nodes:
-            text = replaced(CONF, "tls-port 6379", f"tls-port {node.port}\ntls-cluster yes")
+            text = replaced(CONF, "tls-port 6379", f"tls-port {node.port}")
             text = replaced(text, "/etc/redis/tls/redis.crt", str(self.certificate.cert))
             text = replaced(text, "/etc/redis/tls/redis.key", str(self.certificate.key))
             text = replaced(text, "/etc/redis/tls/ca.crt", str(self.certificate.cert))
             conf = node.folder / "redis.conf"
             conf.write_text(
-                f"{text}\nuser admin on >ADMIN-PASSWORD ~* &* +@all\n"
-                f"cluster-announce-hostname {NOWHERE}\ncluster-preferred-endpoint-type hostname\n"
+                f"{text}\nuser admin on >ADMIN-PASSWORD ~* &* +@all\n{replaced(NODE, 'redis-1.internal', NOWHERE)}\n"
             )
             node.command[1:3] = [str(conf)]  # instead of a port without TLS
             node.url = f"rediss://admin:ADMIN-PASSWORD@localhost:{node.port}?ssl_ca_certs={self.certificate.cert}"

@@ -56,15 +56,17 @@ LOST = """
 class Guarded(Process):
     """A redis-server with the configuration as it is written, and an operator of ours."""
 
-    def __init__(self, folder: Path) -> None:
-        self.certificate = Certificate(folder / "tls")
+    def __init__(self, folder: Path, more: str = "", certificate: Certificate | None = None) -> None:
+        """`more` is what another file adds."""
+        folder.mkdir(exist_ok=True)
+        self.certificate = certificate or Certificate(folder / "tls")
         self.port = free_port()
         text = replaced(CONF, "tls-port 6379", f"bind 127.0.0.1\ndir {folder}\ntls-port {self.port}")
         text = replaced(text, "/etc/redis/tls/redis.crt", str(self.certificate.cert))
         text = replaced(text, "/etc/redis/tls/redis.key", str(self.certificate.key))
         text = replaced(text, "/etc/redis/tls/ca.crt", str(self.certificate.cert))
         conf = folder / "redis.conf"
-        conf.write_text(f"{text}\nuser admin on >ADMIN-PASSWORD ~* &* +@all\n")
+        conf.write_text(f"{text}\nuser admin on >ADMIN-PASSWORD ~* &* +@all\n{more}\n")
         super().__init__([need("redis-server", "redis-server"), str(conf)], folder / "redis.log")
 
     def url(self, user: str) -> str:

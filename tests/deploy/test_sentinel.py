@@ -3,7 +3,6 @@
 And addresses of sentinels that can't be right.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from tests.servers import ApiReplica, Process, free_port, need, wait_until
 from tests.workers.harness import finished, worker
 
 CONF = (ROOT / "deploy" / "sentinel.conf").read_text()
+SERVER = replaced((ROOT / "deploy" / "redis-replicated.conf").read_text(), "include /etc/redis/redis.conf", "")
+SERVER = replaced(SERVER, "replica-announce-ip redis-1.internal", "replica-announce-ip localhost")
 WORKER = """
     from progress_workers import Operation
 
@@ -66,13 +67,17 @@ class GuardedSentinel(Process):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedSentinel]:
     folder = tmp_path_factory.mktemp("guarded")
-    (line,) = re.findall(r"^# user (sentinel .*)$", CONF, re.MULTILINE)
-    with Guarded(folder) as server:
-        with server.client("admin") as admin:
-            admin.execute_command("ACL", "SETUSER", *line.split())
-        with GuardedSentinel(folder, server) as sentinel:
+    with Guarded(folder / "master", SERVER) as server:
+        following = Guarded(folder / "replica", f"{SERVER}\nreplicaof localhost {server.port}", server.certificate)
+        with following as replica, GuardedSentinel(folder, server) as sentinel:
             wait_until(lambda: "+monitor master" in sentinel.output(), "the sentinel starts")
+            wait_until(lambda: is_linked(replica), "the replica follows: until then the master rejects writes")
             yield sentinel
+
+
+def is_linked(replica: Guarded) -> bool:
+    with replica.client("admin") as admin:
+        return bool(admin.info("replication")["master_link_status"] == "up")
 
 
 def test_a_server_and_a_worker_need_no_more_than_they_have(guarded: GuardedSentinel, tmp_path: Path) -> None:
