@@ -11,14 +11,35 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose.yaml"
+KINDS = {kind: ROOT / "deploy" / f"compose.{kind}.yaml" for kind in ("sentinel", "cluster")}
+"""What is added to `compose.yaml` for another kind of Redis."""
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 NGINX = ROOT / "deploy" / "nginx.conf"
 IGNORE = ROOT / ".dockerignore"
 
 
-def compose() -> dict[str, Any]:
+def compose(kind: str = "") -> dict[str, Any]:
+    """Return what `compose.yaml` says, alone or with the file of a kind of Redis."""
     read: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    if kind:
+        _merge(read, yaml.safe_load(KINDS[kind].read_text()))
     return read
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add what a further file says, as an engine does for what ours have in common: mappings are merged."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif key == "networks" and isinstance(into.get(key), list):
+            assert set(into[key]) == set(value)
+            into[key] = value
+        else:
+            assert key not in into or key in _REPLACED or into[key] == value, f"{key}: how is it merged?"
+            into[key] = value
+
+
+_REPLACED = ("command", "test", "PROGRESS_REDIS_URL")
 
 
 def nginx_address(services: dict[str, Any]) -> str:

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from progress_broker.routing.address import parse_address
 from progress_broker.settings import Settings
 from tests.deploy import files
 
 SERVICES = files.compose()["services"]
+ALL = {kind: files.compose(kind)["services"] for kind in ("", *files.KINDS)}
+"""The services by the kind of Redis."""
+EACH = [pytest.param(kind, name, id=f"{kind or 'single'}-{name}") for kind in ALL for name in ALL[kind]]
 SECRET_NAMES = re.compile(r"passw|secret|token|credential|private|(^|[_-])(key|pass|pw)$|jwt|apikey", re.IGNORECASE)
 
 
@@ -23,8 +27,9 @@ def validate(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*checker, str(path)], capture_output=True, text=True, check=False)
 
 
-def test_it_keeps_to_the_specification() -> None:
-    answer = validate(files.COMPOSE)
+@pytest.mark.parametrize("path", [files.COMPOSE, *files.KINDS.values()], ids=lambda path: path.name)
+def test_it_keeps_to_the_specification(path: Path) -> None:
+    answer = validate(path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
@@ -64,10 +69,11 @@ def test_redis_keeps_events_and_drops_none() -> None:
 
 
 def test_only_the_loopback_port_of_nginx_is_published() -> None:
-    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"nginx": ["127.0.0.1:8000:8080"]}
-    assert files.compose()["networks"]["back"]["internal"] is True
-    assert all(service.get("network_mode") is None for service in SERVICES.values())
+    for kind, services in ALL.items():
+        published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+        assert published == {"nginx": ["127.0.0.1:8000:8080"]}
+        assert files.compose(kind)["networks"]["back"]["internal"] is True
+        assert all(service.get("network_mode") is None for service in services.values())
 
 
 def test_replicas_take_nobodys_word_on_who_calls_but_nginxs() -> None:
@@ -80,10 +86,10 @@ def test_replicas_take_nobodys_word_on_who_calls_but_nginxs() -> None:
     assert re.search(r"X-Forwarded-For\s+\$remote_addr;", files.NGINX.read_text()), "what a client says is dropped"
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_images_have_a_version(name: str) -> None:
-    images = [SERVICES[name]["image"]]
-    if "build" in SERVICES[name]:
+@pytest.mark.parametrize(("kind", "name"), EACH)
+def test_images_have_a_version(kind: str, name: str) -> None:
+    images = [ALL[kind][name]["image"]]
+    if "build" in ALL[kind][name]:
         images += [stage.base for stage in files.stages()]
     for image in images:
         _, colon, tag = image.partition(":")
@@ -91,25 +97,25 @@ def test_images_have_a_version(name: str) -> None:
         assert "latest" not in tag
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_each_service_has_a_health_check_or_a_reason(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), EACH)
+def test_each_service_has_a_health_check_or_a_reason(kind: str, name: str) -> None:
     if name == "worker":
         assert re.search(r"disable: true # \w+", files.COMPOSE.read_text())
     else:
-        assert files.health(SERVICES[name])
+        assert files.health(ALL[kind][name])
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_what_a_service_needs_is_healthy_first(name: str) -> None:
-    needs = SERVICES[name].get("depends_on", {})
-    assert bool(needs) == (name != "redis")
+@pytest.mark.parametrize(("kind", "name"), EACH)
+def test_what_a_service_needs_is_healthy_first(kind: str, name: str) -> None:
+    needs = ALL[kind][name].get("depends_on", {})
+    assert bool(needs) == (not name.startswith("redis"))
     assert all(how == {"condition": "service_healthy"} for how in needs.values())
-    assert all(files.health(SERVICES[needed]) for needed in needs)
+    assert all(files.health(ALL[kind][needed]) for needed in needs)
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_services_come_back_and_may_do_little(name: str) -> None:
-    service = SERVICES[name]
+@pytest.mark.parametrize(("kind", "name"), EACH)
+def test_services_come_back_and_may_do_little(kind: str, name: str) -> None:
+    service = ALL[kind][name]
     assert service["restart"] == "unless-stopped"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -125,23 +131,26 @@ def test_replicas_have_time_to_drain() -> None:
     assert files.seconds(SERVICES["api"]["stop_grace_period"]) >= drain_s + 5
 
 
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("name", ["api", "worker"])
-def test_settings_are_settings(name: str) -> None:
-    given = {key for key in files.environment(SERVICES[name]) if key.startswith("PROGRESS_")}
+def test_settings_are_settings(kind: str, name: str) -> None:
+    given = {key for key in files.environment(ALL[kind][name]) if key.startswith("PROGRESS_")}
     assert given <= {f"PROGRESS_{field.upper()}" for field in Settings.model_fields}
-    assert SERVICES[name]["environment"]["PROGRESS_REDIS_URL"].startswith("redis://")
+    address = parse_address(ALL[kind][name]["environment"]["PROGRESS_REDIS_URL"])
+    assert address.kind == (kind or "single")
+    assert {endpoint.host for endpoint in address.seeds} <= set(ALL[kind])
 
 
 def test_no_file_holds_a_secret() -> None:
-    read = files.compose()
-    assert "secrets" not in read
-    for service in read["services"].values():
+    services = [service for kind in ALL for service in ALL[kind].values()]
+    assert not any("secrets" in files.compose(kind) for kind in ALL)
+    for service in services:
         assert not service.keys() & {"secrets", "env_file"}
-    for names in (files.environment(service) for service in read["services"].values()):
+    for names in (files.environment(service) for service in services):
         assert [name for name in names if SECRET_NAMES.search(name)] == []
     for stage in files.stages():
         assert [rest for rest in stage.all("ARG") if SECRET_NAMES.search(rest.partition("=")[0])] == []
-    for path in (files.COMPOSE, files.DOCKERFILE, files.NGINX, files.IGNORE):
+    for path in (files.COMPOSE, *files.KINDS.values(), files.DOCKERFILE, files.NGINX, files.IGNORE):
         text = path.read_text()
         assert re.findall(r"--?(?:requirepass|masterauth|pass|auth|a)\s", text) == []
         assert re.findall(r"\w+://[^\s/@\"']*:[^\s/@\"']*@", text) == [], "an address with a password"
