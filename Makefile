@@ -70,7 +70,7 @@ soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh
 	$(BIN)/python -m bench.soak
 
-BENCHMARKS := fanout latency memory storm scale bundle compression collector spread publish carriers redis_time imports limits hostile
+BENCHMARKS := fanout latency memory storm scale cluster bundle compression collector spread publish carriers redis_time imports limits hostile
 
 bench: $(VENV)/.dev  ## measure, for most of an hour; see bench/README.md
 	@deploy/test-system.sh

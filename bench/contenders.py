@@ -20,7 +20,7 @@ import jwt
 
 from bench import senders
 from bench.clients import Plan
-from bench.processes import START_S, STOP_S, PrivateRedis, pin
+from bench.processes import START_S, STOP_S, PrivateRedis, free_port, pin
 from progress_broker.embedded.server_process import ending_with_us
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +160,7 @@ def _ticket(port: int, secret: str) -> str:
 
 @contextmanager
 def _nginx(folder: Path, cores: frozenset[int]) -> Iterator[tuple[int, int]]:
-    port = _free_port()
+    port = free_port()
     filled = {"MODULE": nchan_module(), "FILES": _file_limit(), "PORT": port}
     text = Path(__file__).with_name("nchan.conf").read_text("utf-8")
     for name, value in filled.items():
@@ -223,12 +223,6 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _file_limit() -> int:

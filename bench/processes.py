@@ -7,11 +7,12 @@ import multiprocessing as mp
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,13 +63,20 @@ def busy_s() -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-class PrivateRedis:
-    """A Redis server on a Unix socket in its own directory. It stores nothing on disk."""
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
-    def __init__(self, cores: frozenset[int]) -> None:
-        self._cores = cores
+
+class PrivateRedis:
+    """A Redis server on a Unix socket, or on a port, in its own directory. It stores nothing on disk."""
+
+    def __init__(self, cores: frozenset[int], port: int = 0, options: Mapping[str, str] | None = None) -> None:
+        self._cores, self._options = cores, options or {}
         self._folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        self.url = f"unix://{self._folder}/redis.sock"
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self._folder}/redis.sock"
         self.client: Any = redis.Redis.from_url(self.url, protocol=2)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -76,7 +84,10 @@ class PrivateRedis:
         binary = next((path for name in SERVERS if (path := shutil.which(name))), None)
         if binary is None:
             raise SystemExit("a benchmark needs redis-server or valkey-server on PATH")
-        options = {"port": "0", "unixsocket": "redis.sock", "save": "", "appendonly": "no", "dir": str(self._folder)}
+        address = (
+            {"port": str(self.port), "bind": "127.0.0.1"} if self.port else {"port": "0", "unixsocket": "redis.sock"}
+        )
+        options = {**address, "save": "", "appendonly": "no", "dir": str(self._folder), **self._options}
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         self._process = subprocess.Popen(
             [binary, *arguments],

@@ -38,7 +38,7 @@ class Publisher:
         keyspace = keyspace_of(self._client, self._settings)
         self._operations = [(name, keyspace.operation(name)) for name in names(operations)]
         self._random = random.Random(1)
-        self._padding = b"x" * (payload_bytes - len(_payload(b"")))
+        self._padding = b"x" * (payload_bytes - len(payload(b"")))
 
     def create(self) -> None:
         # Without leases, so that no heartbeats are needed.
@@ -72,7 +72,7 @@ class Publisher:
         return publish_call(name, keys, [self._entry()])
 
     def _entry(self) -> NewEvent:
-        return NewEvent("progress", _payload(self._padding))
+        return NewEvent("progress", payload(self._padding))
 
     def _send(self, calls: list[Call]) -> None:
         for at in range(0, len(calls), PIPELINE_CALLS):
@@ -82,5 +82,5 @@ class Publisher:
                 read_answer(reply)
 
 
-def _payload(padding: bytes) -> bytes:
+def payload(padding: bytes) -> bytes:
     return b'{"ts_ns":%d,"message":"%b"}' % (time.time_ns(), padding)

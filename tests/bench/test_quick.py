@@ -20,6 +20,7 @@ BENCHMARKS = {"fanout": ["broker", "sse-starlette", "nchan"], "latency": ["broke
 
 ALONE = {
     "storm": [],
+    "cluster": ["--seconds", "0.5"],
     "soak": ["--seconds", "3"],
     "collector": [],
     "limits": [],
@@ -83,6 +84,13 @@ def test_memory(started: Runs) -> None:
 def test_storm(started: Runs) -> None:
     for result in ended(started, "storm")["results"]:
         assert result["exact"]
+
+
+def test_cluster(started: Runs) -> None:
+    results = ended(started, "cluster")["results"]
+    assert [result["kind"] for result in results] == ["single", "cluster"]
+    assert [len(result["masters_us"]) for result in results] == [1, 3]
+    assert all(result["delivered"]["median"] > 0 for result in results)
 
 
 def test_soak(started: Runs) -> None:
