@@ -33,9 +33,9 @@ pytest: $(VENV)/.dev $(PACKAGES)
 	@test -d tests/__pycache__ || $(BIN)/pytest --collect-only -qq > /dev/null || true
 	@$(PYTEST)
 
-topologies: $(VENV)/.topologies  ## the tests of the store over each kind of Redis, also the one in memory and Valkey's
+topologies: $(VENV)/.topologies  ## tests of the broker and of workers over each kind of Redis, also the one in memory and Valkey's
 	@deploy/test-system.sh
-	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) tests/broker tests/topologies
+	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) -n 3 tests/broker tests/workers tests/topologies  # each starts all of them
 
 frameworks: $(VENV)/.frameworks  ## the server in apps on each server that people run apps with
 	@deploy/test-system.sh

@@ -26,6 +26,7 @@ from tests.keyspace import unbounded
 from tests.longest_first import longest_first
 from tests.servers import DEADLINE_S, RealRedis
 from tests.topologies.cluster import Cluster
+from tests.topologies.kinds import ALL_BACKENDS, KINDS, RUN, Topologies
 from tests.topologies.shards import Shards
 
 gc.disable()  # until all is loaded and collected, which stays
@@ -35,13 +36,12 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
-ALL_BACKENDS = "PROGRESS_TEST_ALL_BACKENDS"
 ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py"}
 """The files whose tests always run on the double, too. The others do in `make topologies`."""
 ON_A_CLUSTER = {
     *("test_store.py", "test_hub.py", "test_bundles.py", "test_listing.py", "test_children.py", "test_rollup.py")
 }
-"""The files whose tests also run on a Cluster of three masters. Others ask for what one server is."""
+"""The files whose tests always run on a Cluster of three masters, too."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,9 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_left_out(item: pytest.Item) -> bool:
     case = getattr(item, "callspec", None)
     backend = None if case is None else case.params.get("backend")
-    if backend == "cluster":
-        return item.path.name not in ON_A_CLUSTER
-    return backend == "fakeredis" and item.path.name not in ON_THE_DOUBLE and ALL_BACKENDS not in os.environ
+    if backend in KINDS and item.get_closest_marker("one_server"):
+        return True
+    if ALL_BACKENDS in os.environ:
+        return False
+    only = {"cluster": ON_A_CLUSTER, "fakeredis": ON_THE_DOUBLE}
+    return backend in only and item.path.name not in only[backend]
 
 
 CALLS = (
@@ -148,29 +151,43 @@ def shards(redis_url: str, second_server: RealRedis) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def cluster_of_masters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A Cluster for the whole run; tests that stop or move something start their own."""
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
+def topologies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topologies]:
+    """Each kind of Redis beside a single server."""
+    with Topologies(tmp_path_factory.mktemp("topologies")) as topologies:
+        yield topologies
+
+
+@pytest.fixture(scope="session")
+def cluster_of_masters(topologies: Topologies) -> Cluster:
+    cluster: Cluster = topologies.started("cluster")
+    return cluster
 
 
 @pytest.fixture
-def cluster_url(cluster_of_masters: Cluster) -> str:
-    cluster_of_masters.flush()
-    return cluster_of_masters.url
+def cluster_url(topologies: Topologies) -> str:
+    return topologies.emptied("cluster")
 
 
-@pytest.fixture(params=["fakeredis", "redis", "cluster"])
+@pytest.fixture(params=["fakeredis", *(RUN if ALL_BACKENDS in os.environ else ["redis", "cluster"])])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
+def url_of(kind: str, request: pytest.FixtureRequest) -> str:
+    """Return the address of an empty Redis of a kind."""
+    if kind == "redis":
+        single: str = request.getfixturevalue("redis_url")
+        return single
+    topologies: Topologies = request.getfixturevalue("topologies")
+    return topologies.emptied(kind)
+
+
 @pytest.fixture
 async def store(backend: str, settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """A store over the test double and over the real server; afterwards nothing without a bound may be left."""
-    if backend in ("redis", "cluster"):
-        url = request.getfixturevalue("redis_url" if backend == "redis" else "cluster_url")
+    if backend in KINDS or backend == "redis":
+        url = url_of(backend, request)
         settings = settings.model_copy(update={"redis_url": make_settings(redis_url=url).redis_url})
         opened = await Store.open(settings)
     elif backend == "shards":

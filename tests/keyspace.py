@@ -21,6 +21,12 @@ async def keys_of_all(connections: Connections) -> list[bytes]:
     return [key for master in await connections.masters() for key in await master.keys("*")]
 
 
+async def flush_all(connections: Connections) -> None:
+    """Empty all servers."""
+    for master in await connections.masters():
+        await master.flushall()
+
+
 async def master_of(connections: Connections, key: str) -> Any:
     """Return a client of the one server that has a key."""
     for master in await connections.masters():

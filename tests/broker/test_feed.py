@@ -226,9 +226,13 @@ async def test_while_its_slot_moves_it_asks_again_and_nothing_is_interrupted() -
     assert (redis.waits[-3:], reader.interruptions, reader.moves) == ([MOVING_S] * 3, 0, 1)
 
 
+def connected(store: Store, lane: int) -> Reader:
+    """Return what reads a lane: with all others, or alone."""
+    return next(reader for reader in store.connections.readers(store.keyspace) if lane in reader.lanes)
+
+
 def reader_of(store: Store) -> FeedReader:
-    (reader,) = store.connections.readers(store.keyspace)
-    return FeedReader(reader, store.keyspace)
+    return FeedReader(connected(store, store.keyspace.lane_of("a")), store.keyspace)
 
 
 async def follow(reader: FeedReader, numbers: list[int]) -> None:
@@ -304,8 +308,7 @@ NOTE: Any = {"o": "x", "t": "note", "d": "null"}
 
 async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncIterator[Batch]]:
     """Return a reader that has read entries at these positions of a lane's feed. A feed keeps at least five entries."""
-    (connection,) = store.connections.readers(store.keyspace)
-    reader = FeedReader(connection, store.keyspace, least_kept=5)
+    reader = FeedReader(connected(store, 1), store.keyspace, least_kept=5)
     batches = reader.batches()
     assert (await anext(batches)).lost == ()
     feed = store.keyspace.lane(1).feed
@@ -330,8 +333,7 @@ async def test_a_feed_that_was_trimmed_past_its_reader_is_noticed(
     async def sleep(_: float) -> None:
         pass
 
-    (connection,) = store.connections.readers(store.keyspace)
-    reader = FeedReader(connection, store.keyspace, lambda: now, sleep, least_kept=5)
+    reader = FeedReader(connected(store, 1), store.keyspace, lambda: now, sleep, least_kept=5)
     batches = reader.batches()
     await anext(batches)
     for at in range(1, 4):

@@ -15,6 +15,7 @@ from progress_broker.operations import index_search
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.snapshot import attributes_of
 from progress_broker.operations.store import Store
+from tests.keyspace import keys_of_all
 
 KEYS = ("customer", "a", "B", "b.c_d-e", "ключ", 'quote"d', "back\\slash", "new\nline", "", "x" * 64, "y" * 65)
 VALUES: tuple[Any, ...] = (
@@ -31,12 +32,13 @@ def spelled(value: Any, rng: random.Random) -> bytes:
 
 async def listed(store: Store, operation: str) -> set[str]:
     """Return the values of metadata by which an operation is listed."""
-    keys = store.keyspace.operation(operation).lane
-    found = set()
-    async for key in store.connections.commands.scan_iter(match=f"{keys.index}:metadata:*"):
-        if await store.connections.commands.zscore(key, operation) is not None:
-            found.add(key.decode().partition(":metadata:")[2])
-    return found
+    start = f"{store.keyspace.operation(operation).lane.index}:metadata:"
+    keys = [key.decode() for key in await keys_of_all(store.connections)]
+    return {
+        key.removeprefix(start)
+        for key in keys
+        if key.startswith(start) and await store.connections.commands.zscore(key, operation) is not None
+    }
 
 
 async def test_the_script_changes_metadata_as_the_model_does_however_it_is_spelled(store: Store) -> None:

@@ -17,11 +17,11 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.model.position import START
 from progress_broker.nodes.calls import Call, Script
-from progress_broker.nodes.run import run
 from progress_broker.operations.commands import create_call, delete_call, publish_call, signal_call
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SCHEMA, SIGNAL
+from tests.keyspace import flush_all, keys_of_all
 
 FOLDER = Path(__file__).with_name("schema_2")
 TODAYS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}
@@ -66,7 +66,7 @@ async def live(store: Store, is_older: Callable[[int], bool]) -> Life:
     async def send(call: Call) -> None:
         if is_older(len(replies)):
             call = call._replace(script=OLDER[call.script.sha])
-        reply = await run(redis, call)
+        reply = await store.connections.scripts.run(call)
         replies.append([reply[0], *(reply[2:4] if reply[0] == b"ok" else reply[1:])])
 
     async def publish(*events: NewEvent, **options: Any) -> None:
@@ -139,16 +139,16 @@ async def test_an_operation_comes_to_the_same_whichever_text_is_called(store: St
     by_today_s = await live(store, lambda _: False)
     assert by_today_s.replies[:2] == [[b"ok", 1, None], [b"ok", 1, None]]
     assert (by_today_s.operation["status"], by_today_s.found) == (Status.CANCELLED, ["a"])
-    await store.connections.commands.flushdb()
+    await flush_all(store.connections)
     assert await live(store, ORDERS[order]) == by_today_s
 
 
 async def test_an_older_text_leaves_what_it_does_not_know_as_it_is(store: Store) -> None:
-    keys, redis = store.keyspace.operation("a"), store.connections.commands
+    keys = store.keyspace.operation("a")
 
     async def by_older(*events: NewEvent) -> None:
         call = publish_call("a", keys, events)
-        reply = await run(redis, call._replace(script=OLDER[call.script.sha]))
+        reply = await store.connections.scripts.run(call._replace(script=OLDER[call.script.sha]))
         assert reply[0] == b"ok"
 
     new = NewOperation(id="a", metadata={"customer": 42, "phase": "load"}, lease_s=None)
@@ -163,5 +163,5 @@ async def test_an_older_text_leaves_what_it_does_not_know_as_it_is(store: Store)
     assert [each.id for each in (await store.find(Filters(metadata=("customer=42",))))[0]] == ["a"]
     assert [each.id for each in (await store.find(Filters(metadata=("phase=send",))))[0]] == []
     call = delete_call("a", keys, force=False, settings=store.settings)
-    assert (await run(redis, call._replace(script=OLDER[call.script.sha])))[0] == b"ok"
-    assert await redis.keys("*:index*") == []
+    assert (await store.connections.scripts.run(call._replace(script=OLDER[call.script.sha])))[0] == b"ok"
+    assert not [key for key in await keys_of_all(store.connections) if b":index" in key]

@@ -17,6 +17,7 @@ from progress_broker.operations.probe import Probe, Probes
 from progress_broker.operations.store import Store
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
+from tests.keyspace import keys_of_all
 from tests.servers import eventually
 
 
@@ -185,7 +186,7 @@ async def test_what_a_foreign_hand_writes_in_its_name_proves_nothing(data: bytes
 async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> None:
     settings = store.settings.model_copy(update={"probe_interval_s": 0.05})
     await store.create(NewOperation(id="a"))
-    before = [key async for key in store.connections.commands.scan_iter()]
+    before = await keys_of_all(store.connections)
     async with Hub(store, settings) as hub, Hub(store, store.settings) as other:
         await hub.started()
         assert hub.not_ready_reason is not None
@@ -199,7 +200,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert hub.tally.events == 0
         found, _ = await store.find(Filters())
         assert [operation.id for operation in found] == ["a"]
-        keys = {key async for key in store.connections.commands.scan_iter()} - set(before)
+        keys = set(await keys_of_all(store.connections)) - set(before)
         assert all(key.endswith((b":feed", b":feed:length")) or b":op:~probe-" in key for key in keys)
         for key in (key for key in keys if b":op:" in key):
             left_ms = await store.connections.commands.pttl(key)

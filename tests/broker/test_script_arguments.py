@@ -9,11 +9,11 @@ from progress_broker.errors import Conflict, NotFound, Unreadable
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.nodes.calls import Call
-from progress_broker.nodes.run import run
 from progress_broker.operations.commands import all_keys
 from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL
+from tests.keyspace import keys_of_all
 
 RUNNING = NewEvent("status", b'{"status":"running"}', "running")
 SCRIPTS = {"create": CREATE, "publish": PUBLISH, "signal": SIGNAL, "delete": DELETE}
@@ -53,17 +53,17 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 async def test_arguments_that_are_not_understood_are_rejected_and_change_nothing(store: Store, name: str) -> None:
     verb, args = OTHERS[name]
-    redis, operation = store.connections.commands, "other" if verb == "create" else "a"
+    operation = "other" if verb == "create" else "a"
     await store.create(NewOperation(id="a", lease_s=None))
     await store.publish("a", [RUNNING])
-    before = await contents(redis)
+    before = await contents(store)
     keys = store.keyspace.operation(operation)
     given = (keys.snapshot, keys.signals) if verb == "signal" else all_keys(keys)
-    reply = await run(redis, Call(SCRIPTS[verb], given, (operation, *args)))
+    reply = await store.connections.scripts.run(Call(SCRIPTS[verb], given, (operation, *args)))
     assert reply[0] == b"invalid"
     assert b". Expected: id " in reply[1]
     assert b"of schema 2" in reply[1]
-    assert await contents(redis) == before
+    assert await contents(store) == before
 
 
 @pytest.mark.parametrize("verb", ASKED)
@@ -71,17 +71,16 @@ async def test_an_operation_of_another_schema_is_rejected_by_its_name_and_left_a
     store: Store, verb: str
 ) -> None:
     """A worker that runs since before an upgrade has not looked at the meta key again."""
-    redis = store.connections.commands
     await store.create(NewOperation(id="a", lease_s=None))
-    await redis.hset(store.keyspace.operation("a").snapshot, "schema", "3")
+    await store.connections.commands.hset(store.keyspace.operation("a").snapshot, "schema", "3")
     said = "operation a is stored in schema 3, but this program supports only schema 2: upgrade"
-    before = await contents(redis)
+    before = await contents(store)
     with pytest.raises(Conflict, match=said):
         await ASKED[verb](store)
     with pytest.raises(Unreadable, match=said):
         await store.get("a")
     assert (await store.find(Filters()))[0] == []
-    assert await contents(redis) == before
+    assert await contents(store) == before
 
 
 async def test_an_operation_of_the_schema_that_had_none_in_its_hash_is_rejected(store: Store) -> None:
@@ -93,6 +92,6 @@ async def test_an_operation_of_the_schema_that_had_none_in_its_hash_is_rejected(
     await store.delete("a", force=True)
 
 
-async def contents(redis: Any) -> dict[bytes, bytes]:
+async def contents(store: Store) -> dict[bytes, bytes]:
     """Return all that there is, as Redis would write it to a file."""
-    return {key: await redis.dump(key) for key in await redis.keys()}
+    return {key: await store.connections.commands.dump(key) for key in await keys_of_all(store.connections)}

@@ -8,6 +8,7 @@ import pytest
 from progress_broker.access.takeover import KEPT_S, REPLACED, Takeover
 from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
+from tests.keyspace import keys_of_all
 from tests.servers import eventually
 
 
@@ -25,7 +26,7 @@ async def replicas(store: Store) -> AsyncIterator[list[Takeover]]:
 
 
 async def keys_of(store: Store) -> list[bytes]:
-    return [key async for key in store.connections.commands.scan_iter(match="pb:newest:*")]
+    return [key for key in await keys_of_all(store.connections) if key.startswith(b"pb:newest:")]
 
 
 async def test_a_newer_one_replaces_the_older_on_any_replica(replicas: list[Takeover]) -> None:

@@ -18,10 +18,11 @@ from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import Start
 from tests.broker.harness import Outlet
-from tests.conftest import ALL_BACKENDS, make_settings
+from tests.conftest import make_settings
 from tests.servers import eventually
 from tests.topologies.binaries import SERVERS
 from tests.topologies.cluster import Cluster, Migration
+from tests.topologies.kinds import ALL_BACKENDS
 from tests.topologies.topology import LANES, do
 
 TIMEOUT_S = 5.0

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import redis
 
+from progress_broker.routing.address import parse_address
 from progress_broker.storage.keys import Keyspace
 from tests.servers import RealRedis
 
@@ -49,6 +50,16 @@ def client_of(node: RealRedis) -> Iterator["redis.Redis"]:
     """A client of one server."""
     with redis.Redis.from_url(node.url, protocol=2, socket_timeout=5) as client:
         yield client
+
+
+def client_for(url: str) -> Any:
+    """Return a client whose commands go to the server that has their keys, whatever kind of Redis it is."""
+    address = parse_address(url)
+    if address.kind == "cluster":
+        return redis.RedisCluster(startup_nodes=[redis.cluster.ClusterNode(*seed[:2]) for seed in address.seeds])
+    if address.kind == "sentinel":
+        return redis.Sentinel([seed[:2] for seed in address.seeds]).master_for(address.service)
+    return redis.Redis.from_url(url)
 
 
 def do(node: RealRedis, *command: Any) -> Any:

@@ -1,5 +1,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,18 +10,25 @@ import pytest
 from progress_workers import AsyncOperation, Operation
 from progress_workers.testing import Recording, recording
 from progress_workers.transport import registry
+from tests.conftest import url_of
 from tests.servers import ApiReplica, RealRedis, free_port
+from tests.topologies.kinds import RUN
 from tests.workers.harness import Broker
 
 
 @pytest.fixture(scope="module")
-def server(redis_server: RealRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiReplica]:
-    """A server for workers without Redis, only if a test needs it. It leaves leases and retention to the tests, whose
-    Redis it shares."""
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ApiReplica]]:
+    """Returns a server of a Redis, for workers without Redis. It leaves leases and retention to the tests."""
     never_s = 3600.0
-    log = tmp_path_factory.mktemp("server") / "log"
-    with ApiReplica(redis_server.url, log, lease_check_interval_s=never_s, sweep_interval_s=never_s) as it:
-        yield it
+
+    @cache
+    def server(redis_url: str) -> ApiReplica:
+        log = tmp_path_factory.mktemp("server") / "log"
+        never = {"lease_check_interval_s": never_s, "sweep_interval_s": never_s}
+        return stack.enter_context(ApiReplica(redis_url, log, **never))
+
+    with ExitStack() as stack:
+        yield server
 
 
 OVER_BOTH = {
@@ -32,11 +41,32 @@ ON_A_CLUSTER = {"test_operations.py", "test_cancelling.py"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "carrier" in metafunc.fixturenames and metafunc.definition.path.name in OVER_BOTH:
-        only_redis = metafunc.definition.get_closest_marker("over_redis")
-        carriers = ["redis"] if only_redis else ["redis", "http"]
-        clusters = ["cluster"] if metafunc.definition.path.name in ON_A_CLUSTER else []
-        metafunc.parametrize("carrier", carriers + clusters, indirect=True)
+    if "carrier" not in metafunc.fixturenames:
+        return
+    marked, file = metafunc.definition.get_closest_marker, metafunc.definition.path.name
+    carriers = ["redis", "http"] if file in OVER_BOTH and not marked("over_redis") else ["redis"]
+    if "topology" not in metafunc.fixturenames or marked("one_server"):
+        if file in OVER_BOTH:
+            metafunc.parametrize("carrier", carriers, indirect=True)
+        return
+    ways = [(kind, carrier) for kind in RUN for carrier in carriers]
+    ways += [("cluster", "redis")] if len(RUN) == 1 and file in ON_A_CLUSTER else []
+    if len(ways) > 1:
+        ids = [carrier if kind == "redis" else f"{kind}-{carrier}" for kind, carrier in ways]
+        metafunc.parametrize(("topology", "carrier"), ways, ids=ids, indirect=True)
+
+
+@pytest.fixture
+def topology(request: pytest.FixtureRequest) -> str:
+    """The kind of Redis in which reports are stored."""
+    kind: str = getattr(request, "param", "redis")
+    return kind
+
+
+@pytest.fixture
+def storage(topology: str, request: pytest.FixtureRequest) -> str:
+    """The address of an empty Redis in which reports are stored."""
+    return url_of(topology, request)
 
 
 @pytest.fixture
@@ -47,10 +77,8 @@ def carrier(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def storage(carrier: str, request: pytest.FixtureRequest) -> str:
-    """The URL of an empty Redis, in which reports are stored."""
-    url: str = request.getfixturevalue("cluster_url" if carrier == "cluster" else "redis_url")
-    return url
+def server(storage: str, server_of: Callable[[str], ApiReplica]) -> ApiReplica:
+    return server_of(storage)
 
 
 @pytest.fixture

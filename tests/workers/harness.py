@@ -16,12 +16,10 @@ import redis
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.model.operation import Operation as Shown
 from progress_broker.operations.store import Store
-from progress_broker.routing.address import parse_address
 from progress_broker.storage.keys import Keyspace
-from progress_workers.transport.over_redis.cluster.client import ClusterClient
-from progress_workers.transport.over_redis.cluster.nodes import ClusterNodes
 from tests.conftest import read_settings
 from tests.forked import Forked, execute
+from tests.topologies.topology import client_for
 
 KEYS = Keyspace("pb", 16)
 
@@ -39,14 +37,6 @@ def addressed(address: str) -> dict[str, str]:
     return {"url" if address.startswith("http") else "redis_url": address}
 
 
-def _client(url: str) -> Any:
-    """Return a client whose commands go where their keys are."""
-    address = parse_address(url)
-    if address.kind == "cluster":
-        return ClusterClient(ClusterNodes(read_settings(redis_url=url), address))
-    return redis.Redis.from_url(url)
-
-
 class Broker:
     """Redis as a test sees it, and the actions of its users other than the worker."""
 
@@ -54,17 +44,22 @@ class Broker:
         self.settings = read_settings(**addressed(address or url), **settings)
         """Those of workers."""
         self.store_settings = read_settings(redis_url=url, **settings)
-        self.redis: Any = _client(url)
+        self.redis: Any = client_for(url)
 
     def events(self, operation: str) -> list[Event]:
         found, keys = [], KEYS.operation(operation)
-        for entry in (fields for key in (keys.kept, keys.log) for _, fields in self.redis.xrange(key)):
-            fields = entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))
+        for fields in (fields for key in (keys.kept, keys.log) for _, fields in self.redis.xrange(key)):
             producer, seq = fields.get(b"p"), fields.get(b"s")
             data = orjson.loads(fields[b"d"])
             names = (fields[b"t"].decode(), data, producer.decode() if producer else None, int(seq) if seq else None)
             found.append(Event(int(fields[b"n"]), *names))
         return found
+
+    def keys(self, pattern: str) -> list[bytes]:
+        """Return the keys of all servers."""
+        if not isinstance(self.redis, redis.RedisCluster):
+            return list(self.redis.keys(pattern))
+        return [key for node in self.redis.get_primaries() for key in self.redis.keys(pattern, target_nodes=node)]
 
     def data(self, operation: str, type: str) -> list[Any]:
         return [event.data for event in self.events(operation) if event.type == type]

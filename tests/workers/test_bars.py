@@ -361,7 +361,7 @@ def test_in_an_operation_an_item_of_a_loop_costs_no_more_calls_than_of_tqdm_s(
     assert items <= calls(bar) < calls(tqdm.auto.tqdm) + items / 10  # plus the calls at the end and at closing
 
 
-def test_a_script_s_bars_reach_redis(broker: Broker, redis_url: str) -> None:
+def test_a_script_s_bars_reach_redis(broker: Broker, storage: str) -> None:
     code = """
         from progress_workers import Operation
         from progress_workers.bars.rich import track
@@ -375,7 +375,7 @@ def test_a_script_s_bars_reach_redis(broker: Broker, redis_url: str) -> None:
                 for _ in track(range(500), "writing"):
                     pass
         """
-    assert "Working" not in finished(python(redis_url, code))
+    assert "Working" not in finished(python(storage, code))
     assert_whole(broker.events("bars"))
     shown = broker.show("bars")
     assert shown.status == "succeeded"

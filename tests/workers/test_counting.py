@@ -239,12 +239,12 @@ def stages_of(progress: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def test_what_processes_say_is_joined_by_its_name(redis_url: str, broker: Broker) -> None:
+def test_what_processes_say_is_joined_by_its_name(storage: str, broker: Broker) -> None:
     with Operation.start("work", id="op", unit="rows", settings=broker.settings, interval_s=0) as op:
         op.update(message="from the first", metrics={"a": 1, "shared": 1}, region="eu")
         op.flush()
         says = "op.update(metrics={'b': 2.50, 'shared': 2}, zone='\\\"{]')"
-        with counters(redis_url, 1, says) as (other,):
+        with counters(storage, 1, says) as (other,):
             other.step()
             op.advance()
             op.flush()  # from its answer on, this process knows of the other
@@ -264,13 +264,13 @@ def test_what_processes_say_is_joined_by_its_name(redis_url: str, broker: Broker
             assert told(broker)[-1]["metrics"] == {"a": 1, "shared": 3, "b": 2.5}
 
 
-def test_what_processes_count_in_a_stage_adds_up(redis_url: str, broker: Broker) -> None:
+def test_what_processes_count_in_a_stage_adds_up(storage: str, broker: Broker) -> None:
     with Operation.start("work", id="op", settings=broker.settings, interval_s=0) as op:
         op.stage("read", total=20, weight=3)
         op.stage("write", total=10)
         op.flush()
         work = "op.stage('read').__enter__(); op.stage('read').advance(2)"
-        with counters(redis_url, 2, work) as (one, other):
+        with counters(storage, 2, work) as (one, other):
             one.step()
             other.step()
             with op.stage("read") as stage:
@@ -280,7 +280,7 @@ def test_what_processes_count_in_a_stage_adds_up(redis_url: str, broker: Broker)
                 last = broker.data("op", "progress")[-1]
                 assert stages_of(last) == {"read": ("running", 9, 20, 45), "write": ("pending", 0, 10, 0)}
                 assert last["percent"] == pytest.approx(45 * 3 / 4, abs=0.01)
-        with counters(redis_url, 1, "list(op.stage('check').track(range(5)))") as (third,):
+        with counters(storage, 1, "list(op.stage('check').track(range(5)))") as (third,):
             third.step()
             op.stage("write").advance(5)
             op.flush()
@@ -292,9 +292,9 @@ def test_what_processes_count_in_a_stage_adds_up(redis_url: str, broker: Broker)
     }
 
 
-def test_forked_processes_add_up_in_a_stage(redis_url: str, broker: Broker) -> None:
+def test_forked_processes_add_up_in_a_stage(storage: str, broker: Broker) -> None:
     process = python(
-        redis_url,
+        storage,
         """
         import multiprocessing
         from progress_workers import Operation, current
@@ -318,11 +318,11 @@ def test_forked_processes_add_up_in_a_stage(redis_url: str, broker: Broker) -> N
     assert last["metrics"] == {str(n): 10 for n in range(5)}
 
 
-def test_what_processes_add_to_a_metric_adds_up(redis_url: str, broker: Broker) -> None:
+def test_what_processes_add_to_a_metric_adds_up(storage: str, broker: Broker) -> None:
     with Operation.start("work", id="op", settings=broker.settings, interval_s=0) as op:
         op.increment("bad", 2)
         op.flush()
-        with counters(redis_url, 2, "op.increment('bad', 1.5); op.increment('odd')") as (one, other):
+        with counters(storage, 2, "op.increment('bad', 1.5); op.increment('odd')") as (one, other):
             one.step()
             other.step()
             op.increment("bad")

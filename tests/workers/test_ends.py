@@ -74,9 +74,9 @@ def test_a_forgotten_end_is_warned_about(broker: Broker, caplog: pytest.LogCaptu
     assert "`with` block, or call `succeed` or `fail`" in warned[0]
 
 
-def test_a_process_that_forgets_an_end_says_so_as_it_ends(redis_url: str, broker: Broker) -> None:
+def test_a_process_that_forgets_an_end_says_so_as_it_ends(storage: str, broker: Broker) -> None:
     process = python(
-        redis_url, "from progress_workers import Operation; op = Operation.start('work', id='op'); op.log('x')"
+        storage, "from progress_workers import Operation; op = Operation.start('work', id='op'); op.log('x')"
     )
     _, errors = process.communicate(timeout=240)
     assert errors.count("operation op was never ended") == 1
@@ -103,9 +103,9 @@ def managed_inside() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("rows", [generated, managed_inside])
-def test_a_block_in_a_generator_keeps_to_itself(rows: Any, broker: Broker, redis_url: str) -> None:
+def test_a_block_in_a_generator_keeps_to_itself(rows: Any, broker: Broker, storage: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROGRESS_REDIS_URL", redis_url)
+        patch.setenv("PROGRESS_REDIS_URL", storage)
         with Operation.start("write", id="outer", settings=broker.settings):
             for row in rows():
                 current().log(f"wrote {row}")
@@ -116,9 +116,9 @@ def test_a_block_in_a_generator_keeps_to_itself(rows: Any, broker: Broker, redis
 
 
 def test_a_loop_over_a_generator_s_block_reports_nothing_without_an_operation_of_its_own(
-    broker: Broker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROGRESS_REDIS_URL", redis_url)
+    monkeypatch.setenv("PROGRESS_REDIS_URL", storage)
     for _ in generated():
         assert current() is NULL_OPERATION
         current().log("not of the generator")
@@ -196,8 +196,8 @@ def ready(process: "subprocess.Popen[str]", said: str = "ready") -> Iterator["su
 
 
 @pytest.mark.parametrize("work", [IDLE, "while not threading.Event().wait(0.05): pass"], ids=["sleeps", "waits"])
-def test_sigterm_ends_an_operation_with_a_reason(redis_url: str, broker: Broker, work: str) -> None:
-    with started(redis_url, work=work) as process:
+def test_sigterm_ends_an_operation_with_a_reason(storage: str, broker: Broker, work: str) -> None:
+    with started(storage, work=work) as process:
         process.terminate()
         process.wait(timeout=60)
     assert process.returncode == -signal.SIGTERM  # as without us
@@ -208,7 +208,7 @@ def test_sigterm_ends_an_operation_with_a_reason(redis_url: str, broker: Broker,
     assert broker.logged("op") == ["so far"]
 
 
-def test_sigterm_stores_what_a_process_that_joined_has_reported(redis_url: str, broker: Broker) -> None:
+def test_sigterm_stores_what_a_process_that_joined_has_reported(storage: str, broker: Broker) -> None:
     Operation.create("work", id="op", settings=broker.settings)
     code = f"""
         import time
@@ -220,14 +220,14 @@ def test_sigterm_stores_what_a_process_that_joined_has_reported(redis_url: str, 
             print("ready", flush=True)
             {IDLE}
         """
-    with ready(python(redis_url, code)) as process:
+    with ready(python(storage, code)) as process:
         process.terminate()
         process.wait(timeout=60)
     assert (process.returncode, broker.show("op").status) == (-signal.SIGTERM, "running")
     assert broker.logged("op") == ["so far"]
 
 
-def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) -> None:
+def test_sigterm_ends_an_asynchronous_operation(storage: str, broker: Broker) -> None:
     code = """
         import asyncio
         from progress_workers import AsyncOperation
@@ -240,7 +240,7 @@ def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) 
 
         asyncio.run(work())
         """
-    with ready(python(redis_url, code)) as process:
+    with ready(python(storage, code)) as process:
         process.terminate()
         process.wait(timeout=60)
     assert (process.returncode, broker.show("op").status) == (-signal.SIGTERM, "cancelled")
@@ -258,9 +258,9 @@ def test_sigterm_ends_an_asynchronous_operation(redis_url: str, broker: Broker) 
     ids=["exits", "goes on", "ignores", "left open", "fails"],
 )
 def test_a_programs_own_handler_or_the_settings_decide(
-    redis_url: str, broker: Broker, before: str, status: str, code: int
+    storage: str, broker: Broker, before: str, status: str, code: int
 ) -> None:
-    with started(redis_url, before, work="[time.sleep(0.05) for _ in range(20)]") as process:
+    with started(storage, before, work="[time.sleep(0.05) for _ in range(20)]") as process:
         process.terminate()
         process.wait(timeout=60)
     assert (process.returncode, broker.show("op").status) == (code, status)
@@ -276,21 +276,21 @@ def test_sigterm_is_not_held_up_by_a_redis_that_is_away(kept_redis: RealRedis) -
     assert time.monotonic() - began < 30  # 2 s on a quiet machine
 
 
-def test_the_task_of_a_queue_is_not_ended_by_sigterm(redis_url: str, broker: Broker) -> None:
+def test_the_task_of_a_queue_is_not_ended_by_sigterm(storage: str, broker: Broker) -> None:
     before = "from progress_workers.queues import _runs"
     work = f"""task = _runs.begin(Operation, "task", {{"kind": "task"}})
         task.__enter__()
         print("begun", flush=True)
         {IDLE}"""
-    with started(redis_url, before, work) as process, ready(process, "begun"):
+    with started(storage, before, work) as process, ready(process, "begun"):
         process.terminate()
         process.wait(timeout=60)
     assert (broker.show("op").status, broker.show("task").status) == ("cancelled", "running")
 
 
-def test_what_the_processes_of_a_terminated_pool_say_is_stored(redis_url: str, broker: Broker) -> None:
+def test_what_the_processes_of_a_terminated_pool_say_is_stored(storage: str, broker: Broker) -> None:
     process = python(
-        redis_url,
+        storage,
         """
         import multiprocessing
         from progress_workers import Operation, current

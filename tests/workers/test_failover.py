@@ -125,12 +125,12 @@ def test_an_operation_that_redis_lost_is_created_again(
 
 
 def test_flush_tells_the_loss_of_an_operation_that_nobody_creates_again(
-    broker: Broker, redis_url: str, caplog: pytest.LogCaptureFixture
+    broker: Broker, storage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its worker has nothing to create it with. It gives it up after 10 s."""
     for id in ("lost", "lost-too", "lost-here"):
         broker.create({"id": id, "lease_s": None})
-    elsewhere = python(redis_url, LOSING)
+    elsewhere = python(storage, LOSING)
     op = Operation.attach("lost", interval_s=0.01, settings=broker.settings)
     assert op.flush(timeout=60)
     lose(broker, "lost")

@@ -24,10 +24,10 @@ def worker_lost_after_s() -> float:
 
 
 @pytest.fixture
-def reaped(redis_url: str, address: str, worker_lost_after_s: float) -> Iterator[Broker]:
+def reaped(storage: str, address: str, worker_lost_after_s: float) -> Iterator[Broker]:
     """A broker whose leases are checked, as a server does it."""
     rules = {"worker_lost_after_s": worker_lost_after_s, "lease_s": LEASE_S, "lease_check_interval_s": 0.1}
-    broker = Broker(redis_url, address, **rules)
+    broker = Broker(storage, address, **rules)
     with Reaping(broker.store_settings):
         yield broker
     broker.redis.close()

@@ -36,6 +36,7 @@ from tests.workers.forward_proxy import PASSWORD, ForwardProxy
 from tests.workers.harness import Broker, assert_whole
 
 KEY = "pbk_of_a_worker"
+pytestmark = pytest.mark.one_server
 
 
 @pytest.fixture

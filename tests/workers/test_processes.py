@@ -14,7 +14,7 @@ from tests.workers.harness import Broker, assert_whole, finished, python, worker
 
 
 def shown(broker: Broker) -> list[Shown]:
-    found = [key.decode() for key in broker.redis.keys("*:op:*:events")]
+    found = [key.decode() for key in broker.keys("*:op:*:events")]
     ids = [key.split(":op:")[1].removesuffix(":events") for key in found]
     return [broker.show(id) for id in ids if not id.startswith("~")]  # those of a server's probes
 

@@ -350,14 +350,14 @@ while True:
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "echo $$; sleep 1000"], [*child(STUBBORN_FILE), "asked"]])
-def test_ctrl_c_leaves_no_command_behind(redis_url: str, tmp_path: Path, command: list[str]) -> None:
+def test_ctrl_c_leaves_no_command_behind(storage: str, tmp_path: Path, command: list[str]) -> None:
     """Interrupt twice if the command does not end at the first request."""
     code = f"""
         from progress_workers.processes import run_process
         print("pid", flush=True)
         run_process({command!r}, on_line=lambda text, _: print(text, flush=True), grace_s=60, cwd={str(tmp_path)!r})
     """
-    with python(redis_url, code) as parent:
+    with python(storage, code) as parent:
         assert parent.stdout
         assert parent.stderr
         assert parent.stdout.readline() == "pid\n"
@@ -398,7 +398,7 @@ def test_nothing_is_left_of_it() -> None:
     assert set(zombies()) <= set(dead)
 
 
-def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker: Broker) -> None:
+def test_much_output_is_taken_fast_and_in_bounded_memory(storage: str, broker: Broker) -> None:
     code = f"""
         import time
         from progress_workers import Operation
@@ -411,13 +411,13 @@ def test_much_output_is_taken_fast_and_in_bounded_memory(redis_url: str, broker:
         # Not getrusage: its maximum starts with that of the parent process.
         print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
     """
-    assert int(finished(python(redis_url, code))) < 150_000
+    assert int(finished(python(storage, code))) < 150_000
     last = broker.data("op", "log")[-1]
     assert last["message"] == "x" * 199
 
 
-def test_of_more_lines_than_can_be_sent_the_last_are_told(redis_url: str) -> None:
-    broker = Broker(redis_url, history_length=2 * MOST_AT_ONCE)
+def test_of_more_lines_than_can_be_sent_the_last_are_told(storage: str) -> None:
+    broker = Broker(storage, history_length=2 * MOST_AT_ONCE)
     with operation(broker) as op:
         output = Output("stdout", op)
         output.feed(b"".join(b"%d\n" % number for number in range(MOST_AT_ONCE + 7)))
@@ -455,12 +455,12 @@ def test_within_an_operation_its_output_is_the_log_alone(broker: Broker, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_an_operation_output_that_can_not_be_written_is_an_error(redis_url: str) -> None:
+def test_without_an_operation_output_that_can_not_be_written_is_an_error(storage: str) -> None:
     code = """
         from progress_workers.processes import run_process
         run_process(["head", "-c", "30000", "/dev/zero"])
     """
-    with open("/dev/full", "wb") as full, python(redis_url, code, stdout=full) as process:
+    with open("/dev/full", "wb") as full, python(storage, code, stdout=full) as process:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 1
         assert "No space left on device" in err
@@ -485,7 +485,7 @@ async def test_from_asyncio_a_cancel_ends_it(broker: Broker) -> None:
     await asyncio.to_thread(wait_until, lambda: not runs(pids[0]), "the command has ended")
 
 
-def test_a_process_that_forks_and_its_child_run_commands(redis_url: str, broker: Broker) -> None:
+def test_a_process_that_forks_and_its_child_run_commands(storage: str, broker: Broker) -> None:
     code = """
         import os, threading
         from progress_workers import Operation
@@ -506,7 +506,7 @@ def test_a_process_that_forks_and_its_child_run_commands(redis_url: str, broker:
             other.join()
             assert run_process(["sh", "-c", "echo parent; exit 6"]) == 6
     """
-    finished(python(redis_url, code))
+    finished(python(storage, code))
     assert broker.logged("op") == ["parent"]
 
 

@@ -36,9 +36,9 @@ DESTRUCTOR = """
 
 @pytest.mark.parametrize(("code", "status"), [(GENERATOR, "cancelled"), (DESTRUCTOR, "succeeded")])
 def test_a_block_that_the_interpreter_closes_at_its_own_end_is_told(
-    redis_url: str, broker: Broker, code: str, status: str
+    storage: str, broker: Broker, code: str, status: str
 ) -> None:
-    finished(python(redis_url, code))
+    finished(python(storage, code))
     assert broker.show("op").status == status
 
 
@@ -56,7 +56,7 @@ def test_a_task_that_is_cancelled_by_the_loop_s_own_clean_up_while_it_starts_lea
         assert not kept.done()
 
     asyncio.run(main())
-    if broker.redis.keys("*:op:op"):
+    if broker.keys("*:op:op"):
         wait_until(lambda: broker.show("op").status == "cancelled", "what was opened is ended")
 
 
@@ -99,7 +99,7 @@ def test_whatever_is_called_back_does_not_stop_the_threads_that_serve_everybody(
 
 
 def test_a_signal_handler_that_reports_while_the_thread_is_started_does_not_wait_for_it(
-    redis_url: str, broker: Broker
+    storage: str, broker: Broker
 ) -> None:
     code = """
         import os, signal, threading
@@ -121,7 +121,7 @@ def test_a_signal_handler_that_reports_while_the_thread_is_started_does_not_wait
         op.succeed()
         op.flush()
     """
-    finished(python(redis_url, code))
+    finished(python(storage, code))
     assert set(broker.logged("op")) == {"first", "handled"}
 
 

@@ -206,7 +206,7 @@ def test_no_value_fails_the_work_or_takes_what_was_good(
     last = broker.data("op", "progress")[-1]
     assert (last["current"], last["total"]) == (51, 100)
     assert last["metrics"] | {"good": 1, "better": 2} == last["metrics"]
-    for key in broker.redis.keys("*:op:*:events"):
+    for key in broker.keys("*:op:*:events"):
         each = key.decode().split(":op:")[1].removesuffix(":events")
         assert broker.show(each).status is Status.SUCCEEDED, "none is left pending"
 
@@ -339,7 +339,7 @@ def test_a_bad_option_is_found_before_anything_is_created(broker: Broker) -> Non
     for id in ("a b", "\udce9", 5):
         with pytest.raises(NotFound):
             Operation.attach(id, settings=broker.settings)  # type: ignore[arg-type]
-    assert broker.redis.keys("*:op:*") == []
+    assert broker.keys("*:op:*") == []
 
 
 def test_what_an_operation_is_called_becomes_readable(broker: Broker) -> None:
@@ -404,7 +404,7 @@ def test_ids_from_arguments_are_valid_and_stay_the_same(broker: Broker) -> None:
         assert re.fullmatch(OPERATION_ID, id)
         assert broker.show(id).status is Status.SUCCEEDED
     assert work("x" * 1000) == "x" * 1000
-    assert len(broker.redis.keys("*:op:*:events")) == 4
+    assert len(broker.keys("*:op:*:events")) == 4
 
 
 def test_a_tracked_function_runs_whatever_is_wrong_with_its_options(
