@@ -21,9 +21,8 @@ log = logging.getLogger(__name__)
 _OUTDATED = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED")
 """Error codes that say that other nodes may have the slots by now."""
 
-LATE_S = 0.2
-"""How much longer than for the first one a batch of publishes waits for a node that has a part of it. If none answers
-for so long, it is found out whether they hang."""
+_LEAST_S, _FIRST_S, _SLOWER = 0.25, 1.0, 2.0
+"""How long publishes of many wait for a node at least, how long at first, and how much longer than the last time."""
 
 _UNREACHABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 """These classes themselves: those of wrong passwords, for example, derive from them."""
@@ -44,6 +43,10 @@ class Nodes:
         self._learning: asyncio.Task[Exception | None] | None = None
         self._learned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._patience_s: dict[Endpoint, float] = {}
+        """How long each node is waited for by those who are not patient."""
+        self._late: dict[Endpoint, asyncio.Task[Mapping[int, Any]]] = {}
+        """What nodes were sent, and for which nobody waits any more."""
 
     # Which node
 
@@ -95,11 +98,11 @@ class Nodes:
 
     # Sending
 
-    async def carry(self, batch: Sequence[Request], send: Send, late_s: float | None = None) -> list[Any]:
+    async def carry(self, batch: Sequence[Request], send: Send, *, patient: bool = True) -> list[Any]:
         """Send commands to the nodes that have their keys. Return the reply or the error of Redis to each.
 
-        With `late_s`, nodes that answer so much later than the first one, or hang, are away from then on. What they
-        were sent may still run.
+        Unless it is `patient`, it waits for no node much longer than that node took the last time. Commands then get
+        `NodeAway`, and may still run. Until they are answered, others that are not patient get it at once.
         """
         carrying = carry(self.slots, self.away, batch)
         answer: Any = None
@@ -109,16 +112,16 @@ class Nodes:
             except StopIteration as over:
                 replies: list[Any] = over.value
                 return replies
-            answer = await self._take(step, send, late_s)
+            answer = await self._take(step, send, patient=patient)
 
-    async def _take(self, step: Step, send: Send, late_s: float | None) -> Any:
+    async def _take(self, step: Step, send: Send, *, patient: bool) -> Any:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
         if isinstance(step, Learn):
             return await self.learn()
-        if late_s is not None and len(self.slots.masters) > 1:
-            return await self._send_all(step, send, late_s)
+        if not patient and len(self.slots.masters) > 1:
+            return await self._send_in_time(step, send)
         if len(step) == 1:
             return await self._send(step[0], send)
         replies: dict[int, Any] = {}
@@ -126,36 +129,34 @@ class Nodes:
             replies |= part
         return replies
 
-    async def _send_all(self, parts: Sequence[Part], send: Send, late_s: float) -> Mapping[int, Any]:
-        """Send parts at the same time. Those of nodes that are late, or hang, are not waited for."""
-        sent = {self._spawn(self._send(part, send)): part for part in parts}
-        waiting, answered = set(sent), False
-        while waiting and not answered:
-            done, waiting = await asyncio.wait(waiting, timeout=late_s, return_when=asyncio.FIRST_COMPLETED)
-            answered = any(not isinstance(reply, NodeAway) for task in done for reply in task.result().values())
-            if not done:
-                await asyncio.gather(*(self._try(sent[task].node, late_s) for task in waiting))
-                answered = any(self.away(sent[task].node) for task in waiting)
-        for _ in range(2):  # a pause of this process is none of the node's, and ends one of these at most
-            if waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=late_s / 2)
+    async def _send_in_time(self, parts: Sequence[Part], send: Send) -> Mapping[int, Any]:
         replies: dict[int, Any] = {}
-        for task, part in sent.items():
-            if task in waiting:
-                late = NodeAway(f"{part.node} does not answer yet")
-                self._doubt(part.node, late, hangs=True)
-                replies |= dict.fromkeys(part.places, late)
+        under_way: list[tuple[Part, asyncio.Task[Mapping[int, Any]]]] = []
+        began = time.monotonic()
+        for part in parts:
+            late = self._late.get(part.node)
+            if late is None or late.done():
+                under_way.append((part, self._spawn(self._measured(part, send))))
             else:
+                replies |= dict.fromkeys(part.places, _late(part.node))
+        for part, task in under_way:
+            left_s = began + self._patience_s.get(part.node, _FIRST_S) - time.monotonic()
+            if not task.done():
+                await asyncio.wait((task,), timeout=max(0.0, left_s))
+            if task.done():
                 replies |= task.result()
+            else:
+                self._late[part.node] = task
+                self._doubt(part.node, _late(part.node))
+                replies |= dict.fromkeys(part.places, _late(part.node))
         return replies
 
-    async def _try(self, endpoint: Endpoint, patience_s: float) -> None:
-        """Find out whether a node hangs."""
-        try:
-            async with asyncio.timeout(patience_s):
-                await self.node(endpoint).ask("PING")
-        except (redis.exceptions.RedisError, OSError) as error:
-            self._doubt(endpoint, error, hangs=True)
+    async def _measured(self, part: Part, send: Send) -> Mapping[int, Any]:
+        began = time.monotonic()
+        replies = await self._send(part, send)
+        if not any(isinstance(reply, NodeAway) for reply in replies.values()):  # a slow node is waited for next time
+            self._patience_s[part.node] = max(_LEAST_S, _SLOWER * (time.monotonic() - began))
+        return replies
 
     async def _send(self, part: Part, send: Send) -> Mapping[int, Any]:
         try:
@@ -253,6 +254,8 @@ class Nodes:
                 continue
             node = self._nodes.pop(endpoint)
             self._health.pop(endpoint, None)
+            self._patience_s.pop(endpoint, None)
+            self._late.pop(endpoint, None)
             if endpoint in before:
                 log.info("the Redis node %s serves no keys any more", endpoint)
             self._spawn(node.leave())
@@ -275,6 +278,10 @@ class Nodes:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _late(endpoint: Endpoint) -> NodeAway:
+    return NodeAway(f"{endpoint} does not answer yet")
 
 
 def _reason(error: Exception) -> str:

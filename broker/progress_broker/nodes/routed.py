@@ -7,7 +7,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
-from progress_broker.nodes.async_router import LATE_S, Nodes
+from progress_broker.nodes.async_router import Nodes
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.node import Node
 from progress_broker.nodes.redis_errors import storage_errors
@@ -151,7 +151,7 @@ class RoutedQueue:
     async def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts; return their replies, or the errors of Redis with which single ones failed.
 
-        One whose node does not answer soon after the others is answered `NodeAway`, and may still run.
+        No node is waited for much longer than it usually takes: its scripts are answered `NodeAway`, and may still run.
         """
 
         async def send(node: Node, part: Part) -> Mapping[int, Any]:
@@ -160,7 +160,7 @@ class RoutedQueue:
 
         # The queue makes the whole command. Only its key is needed here.
         requests = [Request(("EVALSHA", call.script.sha, 1, call.keys[0]), call.script.text) for call in calls]
-        return await self._nodes.carry(requests, send, LATE_S)
+        return await self._nodes.carry(requests, send, patient=False)
 
 
 async def _send(client: Any, commands: Sequence[Command], part: Part) -> Mapping[int, Any]:
