@@ -62,9 +62,10 @@ fuzz: $(VENV)/.dev  ## cut clients anywhere, and ask for whatever the API allows
 	PROGRESS_FUZZ_S=60 PROGRESS_FUZZ_RUNS=10 $(BIN)/pytest -n 2 --timeout 0 tests/fuzz
 	PROGRESS_FUZZ_EXAMPLES=500 PROGRESS_FUZZ_SEED=$$(date +%s) $(BIN)/pytest -s --timeout 0 tests/contract/test_schemathesis.py tests/api/test_hostile_sockets.py
 
-chaos: $(VENV)/.dev  ## kill replicas, clients and workers at random for some minutes
+chaos: $(VENV)/.topologies  ## kill replicas, clients and workers at random for some minutes, then break Clusters and Sentinel sets
 	@deploy/test-system.sh
 	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 PROGRESS_STREAM_LEASE_S=25 $(BIN)/pytest -s --timeout 0 tests/chaos
+	PROGRESS_FAILOVERS=1 $(BIN)/pytest -s --timeout 180 tests/chaos/failovers
 
 soak: $(VENV)/.dev  ## let clients come and go for half an hour
 	@deploy/test-system.sh

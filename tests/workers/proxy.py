@@ -39,6 +39,11 @@ class Proxy:
         for each in self._sockets:
             each.close()
 
+    def cut(self) -> None:
+        """Cut all connections."""
+        for each in self._sockets[1:]:
+            _cut(each)
+
     def _spawn(self, work: object, *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)

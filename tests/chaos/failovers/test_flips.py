@@ -1,0 +1,96 @@
+"""Rows 8 and 9: one stable address leads to another server, which has not all that the old one had."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.failovers.drive import KEYS, driving
+from tests.e2e.harness import ForeignWorker
+from tests.servers import RealRedis, free_port, wait_until
+from tests.topologies.topology import LANES, client_of, do
+from tests.workers.proxy import Proxy
+
+GAP_S, TOLD_S = 2.0, 2.0
+
+
+class Pair:
+    """A master and its replica behind one address."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._ports = [free_port(), free_port()]
+        following = ("--replicaof", "127.0.0.1", str(self._ports[0]), "--repl-diskless-sync-delay", "0")
+        self.old = stack.enter_context(RealRedis(folder / "old", port=self._ports[0]))
+        self.new = stack.enter_context(RealRedis(folder / "new", port=self._ports[1], options=following))
+        self.proxy = stack.enter_context(Proxy(self._ports[0]))
+        wait_until(lambda: do(self.old, "INFO", "replication")["connected_slaves"] == 1, "the replica follows")
+
+    def cut_replication(self) -> None:
+        do(self.new, "REPLICAOF", "127.0.0.1", free_port())
+
+    def demote(self) -> None:
+        """Promote the replica, and have the old master follow it. Its clients' connections stay open."""
+        do(self.new, "REPLICAOF", "NO", "ONE")
+        do(self.old, "REPLICAOF", "127.0.0.1", self._ports[1])
+
+    def flip(self) -> None:
+        """Have the address lead to the new master."""
+        self.proxy.target = self._ports[1]
+
+
+@pytest.fixture
+def pair(folder: Path) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        yield Pair(folder, stack)
+
+
+@pytest.mark.parametrize("lost_s", [0.0, 1.5])
+def test_the_address_leads_to_the_replica(pair: Pair, folder: Path, lost_s: float) -> None:
+    with driving(pair.proxy.url, folder, sdk_url=pair.proxy.url) as drive:
+        since = time.monotonic()
+        if lost_s:
+            pair.cut_replication()
+            time.sleep(lost_s)
+        pair.demote()
+        pair.flip()
+        back = time.monotonic()
+        drive.await_publishing(back)
+        gap, _ = drive.gaps(since, range(LANES))
+        outcome = drive.finish(
+            f"single, the address leads to a replica without the last {lost_s:g} s", since, back=back
+        )
+        assert gap <= GAP_S + drive.slack
+        assert outcome.told_after_s <= TOLD_S + drive.slack
+        assert bool(outcome.resets) >= bool(lost_s)
+
+
+def test_as_many_are_new_as_were_lost(pair: Pair, folder: Path) -> None:
+    """So counts tell nothing: events of another publisher have the numbers of those that were lost."""
+    with driving(pair.proxy.url, folder, sdk_url=pair.proxy.url) as drive:
+        since = time.monotonic()
+        pair.cut_replication()
+        time.sleep(1)
+        do(pair.old, "CLIENT", "PAUSE", 60_000, "WRITE")  # so that all that is new is later
+        had = {name: events_of(pair.old, name) for name in drive.names}
+        do(pair.new, "REPLICAOF", "NO", "ONE")
+        other = ForeignWorker(pair.new.url)
+        for name, events in had.items():
+            for _ in range(events - events_of(pair.new, name)):
+                other.publish(name, "note", b"{}")
+        do(pair.old, "CLIENT", "UNPAUSE")
+        pair.demote()
+        pair.flip()
+        back = time.monotonic()
+        drive.await_publishing(back)
+        drive.gaps(since, range(LANES))
+        outcome = drive.finish("single, k events lost and k new", since, back=back)
+        assert outcome.told_after_s <= TOLD_S + drive.slack
+        told = {each.operation: each for each in outcome.told if each.resets}
+        assert told.keys() == set(drive.names)
+
+
+def events_of(server: RealRedis, name: str) -> int:
+    with client_of(server) as client:
+        return int(client.hget(KEYS.operation(name).snapshot, "n"))  # type: ignore[arg-type]
