@@ -100,6 +100,7 @@ def test_operations_go_on_when_a_master_ends(servers: Servers, folder: Path) -> 
 
         for id in ids:
             post("/operations", {"id": id}, 200, 201)
+        wait_until(lambda: knows_all(servers), "each sentinel knows who can take over")  # it asks every 10 s
         servers.containers["redis"].stop()
         ended = {"type": "end", "data": {"status": "succeeded"}}
         for id in ids:
@@ -108,6 +109,13 @@ def test_operations_go_on_when_a_master_ends(servers: Servers, folder: Path) -> 
         wait_until(lambda: servers.health("redis").returncode != 0, "its health check tells so")
         servers.containers["redis"].start()
         wait_until(lambda: "role:slave" in replication(servers), "it comes back as a replica")
+
+
+def knows_all(servers: Servers) -> bool:
+    sentinels = [name for name in servers.own if name.startswith("sentinel")]
+    commands = [["redis-cli", "-h", servers.address[name], "-p", "26379", "info", "sentinel"] for name in sentinels]
+    told = [servers.containers[name].run(it).stdout for name, it in zip(sentinels, commands, strict=True)]
+    return all(f"slaves=2,sentinels={len(sentinels)}" in text for text in told)
 
 
 def replication(servers: Servers) -> str:
