@@ -17,8 +17,9 @@ MAX_BYTES = 1 << 20
 """How much is kept of one operation. If more is acknowledged, the oldest goes."""
 MAX_PROCESS_BYTES = 32 << 20
 """How much is kept of all operations of a process. If more is acknowledged, the oldest of all goes."""
-_BATCH_BYTES, _HEAD_BYTES = 250, 150
-"""About what a batch takes besides its data, and each event of a batch that has others than lines."""
+_FEW = 8  # events that are not worth to be joined
+_BATCH_BYTES, _ROW_BYTES = 250, 180
+"""About what a batch takes besides its data, and each event that is not joined with others."""
 _SAME_GAPS = 4
 """How often in a row the same events are sent again: a server that has a lower limit may leave some out."""
 _MAX_PIECE_EVENTS = 250
@@ -50,31 +51,38 @@ def pieces(events: Sequence[NewEvent]) -> list[list[NewEvent]]:
 class _Batch:
     """A batch in few objects: as many events as are kept would slow down all of a process' Python."""
 
-    __slots__ = ("_datas", "_heads", "at", "last", "live", "size", "whose")
+    __slots__ = ("_lines", "_rows", "at", "last", "live", "size", "whose")
 
     def __init__(self, whose: "Sent", events: Sequence[NewEvent], at: float) -> None:
-        self.whose, self.at, self.live = whose, at, True
-        datas = [event.data for event in events]
-        joined = b"\n".join(datas)
-        self._datas: bytes | list[bytes] = joined if joined.count(b"\n") == len(events) - 1 else datas
-        self.last = events[-1].seq or 0
-        lines = self.last - (events[0].seq or 0) == len(events) - 1 and {event.type for event in events} == {"log"}
-        self._heads = None if lines else [(one.type, one.status, one.seq, one.count) for one in events]
-        self.size = len(joined) + _BATCH_BYTES + (0 if lines else _HEAD_BYTES * len(events))
+        self.whose, self.at, self.live, self.last = whose, at, True, events[-1].seq or 0
+        self._lines = _lines(events) if len(events) > _FEW else b""
+        if self._lines:
+            self._rows = None
+            self.size = len(self._lines) + _BATCH_BYTES
+        else:
+            self._rows = [(one.type, one.data, one.status, one.seq, one.count) for one in events]
+            self.size = sum([len(one.data) for one in events]) + _BATCH_BYTES + _ROW_BYTES * len(events)
 
     def events(self, producer: str) -> list[NewEvent]:
         """Return the events again."""
-        datas = self._datas.split(b"\n") if isinstance(self._datas, bytes) else self._datas
-        first = self.last - len(datas) + 1
-        heads = self._heads or [("log", "", first + number, None) for number in range(len(datas))]
-        return [
-            NewEvent(type, data, status, producer, seq, count)
-            for (type, status, seq, count), data in zip(heads, datas, strict=True)
-        ]
+        if self._rows is not None:
+            rows = self._rows
+            return [NewEvent(type, data, status, producer, seq, count) for type, data, status, seq, count in rows]
+        datas = self._lines.split(b"\n")
+        return [NewEvent("log", data, "", producer, seq) for seq, data in enumerate(datas, self.last - len(datas) + 1)]
 
     def release(self) -> None:
         """Let go of the events. It stays among the others until they are as old."""
-        self._datas, self._heads, self.size, self.live = b"", None, 0, False
+        self._lines, self._rows, self.size, self.live = b"", None, 0, False
+
+
+def _lines(events: Sequence[NewEvent]) -> bytes:
+    """Return the data of events that are lines of the log without a hole between them; otherwise nothing."""
+    consecutive = (events[-1].seq or 0) - (events[0].seq or 0) == len(events) - 1
+    if not consecutive or {event.type for event in events} != {"log"}:
+        return b""
+    lines = b"\n".join([event.data for event in events])
+    return lines if lines.count(b"\n") == len(events) - 1 else b""
 
 
 class KeptBatches:
