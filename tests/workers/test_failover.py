@@ -11,6 +11,8 @@ from tests.workers.conftest import Run
 from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
 from tests.workers.proxy import Proxy
 
+pytestmark = pytest.mark.one_server  # which it empties, and whose connections it cuts
+
 PASSING = [
     b"MOVED 12972 127.0.0.1:21403",
     b"ASK 12972 127.0.0.1:21403",
