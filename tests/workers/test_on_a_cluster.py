@@ -12,6 +12,7 @@ import pytest
 
 from progress_broker.routing.slots import slot_of
 from progress_workers import Operation, StorageUnavailable
+from progress_workers.transport.registry import link_to
 from tests.conftest import make_settings
 from tests.servers import wait_until
 from tests.topologies.cluster import Cluster
@@ -138,6 +139,35 @@ def test_a_node_that_hangs_fails_over_or_hands_over_costs_its_own_operations_onl
 def _near(operation: str) -> int:
     """Return a number with which an operation is in the same lane."""
     return next(number for number in range(10_000) if KEYS.lane_of(f"late-{number}") == KEYS.lane_of(operation))
+
+
+def test_nothing_is_read_of_operations_that_are_over(cluster_url: str) -> None:
+    broker = Broker(cluster_url)
+    ids = one_a_lane()[:2]
+    waits = link_to(broker.settings).carrier._signals  # type: ignore[attr-defined]
+
+    def send(type: str) -> None:
+        for id in ids:
+            broker.redis.xadd(KEYS.operation(id).signals, {"t": type, "d": "null"})
+
+    def sleep() -> bool:
+        send("too late")
+        return all(lane._streams._client is None for lane in waits._lanes.values())
+
+    for _ in range(2):
+        operations = [Operation.start("x", id=id, settings=broker.settings) for id in ids]
+        send("go")
+        for operation in operations:
+            assert next(operation.signals(timeout=30)).type == "go"
+        assert len(waits._lanes) == 2
+        for operation in operations:
+            operation.succeed()
+            assert operation.flush()
+        wait_until(sleep, "the lanes' threads sleep, without a connection")
+        for id in ids:  # as `delete` does, but the id is free at once
+            for key in (KEYS.operation(id).snapshot, KEYS.operation(id).log):
+                broker.redis.delete(key)
+    broker.redis.close()
 
 
 def test_a_forked_child_makes_connections_of_its_own(cluster_url: str) -> None:

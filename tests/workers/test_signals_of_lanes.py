@@ -95,6 +95,30 @@ def test_an_operation_that_comes_back_is_read_from_its_own_position(
     assert heard(waits, dict.fromkeys(ids, NONE)) == [(first, "a")]
 
 
+def test_what_comes_while_nobody_listens_is_read_and_told_to_nobody(
+    broker: Broker, waits: SignalWaits, ids: tuple[str, str]
+) -> None:
+    for id in ids:
+        send(broker, id, "a")
+    told: set[str] = set()
+    while len(told) < 2:
+        told |= {id for id, _ in heard(waits, dict.fromkeys(ids, NONE))}
+    waits.rest()
+
+    def sleep() -> bool:
+        for id in ids:
+            send(broker, id, "for nobody")
+        return all(lane._streams._client is None for lane in waits._lanes.values())
+
+    wait_until(sleep, "the lanes' threads sleep, without a connection")
+    waits.rest()
+    assert waits._arrived.empty()
+    for id in ids:
+        broker.redis.delete(KEYS.operation(id).signals)
+        send(broker, id, "b")
+        assert heard(waits, {id: NONE}) == [(id, "b")]
+
+
 def test_a_wait_is_ended_for_an_operation_that_was_added(
     broker: Broker, waits: SignalWaits, ids: tuple[str, str]
 ) -> None:

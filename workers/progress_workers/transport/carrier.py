@@ -65,5 +65,8 @@ class Carrier(Protocol):
     def end_wait(self) -> bool:
         """End a call of `signals` that waits. Return whether to do so again in a moment, if it goes on waiting."""
 
+    def rest(self) -> None:
+        """Read no signals until `signals` is called again. The thread that calls that calls this, too."""
+
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""

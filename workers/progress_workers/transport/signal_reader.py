@@ -101,6 +101,7 @@ class Signals:
                 seen.set()
             if listeners:
                 return listeners
+            self._carrier.rest()
             self._wakeup.wait()
 
     def _deliver(self, reporters: list[Reporter], signal: ArrivedSignal | Rewound) -> None:

@@ -67,6 +67,9 @@ class HttpCarrier:
         self._long_request.end()
         return False
 
+    def rest(self) -> None:
+        """Do nothing: only `signals` makes requests for them."""
+
     def _connected(self) -> Connection:
         """Return the connection. If it could not be made before, try again: a file with a token may come later."""
         if not self._connections:

@@ -73,6 +73,10 @@ class RedisCarrier:
         """End the blocking read of signals."""
         return self._signals.end_wait()
 
+    def rest(self) -> None:
+        """Have no lane's thread read signals, as nobody listens."""
+        self._signals.rest()
+
     def after_fork(self) -> None:
         """Restart in a forked child: the connections belong to the parent."""
         self._connection.after_fork()

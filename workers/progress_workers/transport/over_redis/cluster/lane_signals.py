@@ -57,7 +57,7 @@ class _Lane:
         self._wanted = wanted
         self._wakeup.set()
         self._thread.start()
-        if begins and old:
+        if begins and self._seen:  # it may still wait for others, also if those are over
             for pause_s in _WAKE_PAUSES_S:
                 if self._seen is wanted or not self._streams.end_wait():
                     break
@@ -149,6 +149,14 @@ class SignalWaits:
             raise error
         self._error = error
         return found
+
+    def rest(self) -> None:
+        """Have the lanes' threads sleep until `read` is called again. What they have read by then is for nobody."""
+        for lane in self._lanes.values():
+            lane.update({}, ())
+        for _ in range(self._arrived.qsize()):
+            self._arrived.get()
+        self._returned, self._error = {}, None
 
     def end_wait(self) -> bool:
         """End the wait for signals. Return whether there may be one that goes on."""
