@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from progress_broker.model.operation import ChildrenSummary, Status
-from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded
+from progress_broker.model.publish import Created
+from progress_workers import AsyncOperation, Cancelled, Operation, OperationEnded, StorageUnavailable
+from progress_workers.transport.registry import link_to
 from tests.servers import wait_until
 from tests.workers.harness import KEYS, Broker, assert_whole, environment, finished, worker
 
@@ -198,6 +200,39 @@ class TestCancelling:
         for part in parts:
             assert isinstance(part.exception(), Cancelled), repr(part.exception())
         assert {broker.show(id).status for id in begun} == {Status.CANCELLED}
+
+    @pytest.mark.parametrize("when", ["asked twice", "answered late", "created late"])
+    def test_a_cancel_ends_one_that_is_just_being_begun(
+        self, broker: Broker, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        carrier = link_to(broker.settings).carrier
+        create, creations = carrier.create, 0
+
+        def created_slowly(operation: str, *how: Any, **options: Any) -> Created:
+            nonlocal creations
+            creations += 1
+            if creations == 1 and when == "created late":
+                raise StorageUnavailable("not now")
+            created = create(operation, *how, **options)
+            broker.cancel("p", "enough")
+            if creations == 1 and when == "answered late":
+                raise StorageUnavailable("the answer does not come")
+            return create(operation, *how, **options) if when == "asked twice" else created
+
+        def crop() -> None:
+            with Operation.start("photo", id="a", parent="p", settings=broker.settings) as op:
+                wait_until(lambda: op.cancelled, "it hears")
+                op.raise_if_cancelled()
+
+        with Operation.start("album", id="p", settings=broker.settings) as album:
+            assert album.flush()
+            monkeypatch.setattr(carrier, "create", created_slowly)
+            with pytest.raises(Cancelled):
+                crop()
+            monkeypatch.undo()
+            with pytest.raises(OperationEnded):  # other work, which begins after the cancel
+                Operation.start("photo", id="a", parent="p", settings=broker.settings)
+        assert broker.show("a").status is Status.CANCELLED
 
 
 def test_a_parent_of_which_redis_lost_events_is_told_of_its_new_children_again(broker: Broker) -> None:

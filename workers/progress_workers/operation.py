@@ -45,8 +45,9 @@ class Operation(SharedOperation):
         Options: those of `create`, and `total`, `unit`, `new_attempt`, `worker`, `interval_s`. If the broker does not
         answer within a second, the work goes on, and the operation is created later; with `required`, this raises
         `StorageUnavailable`, `StorageFull` or `SetupError` instead. Raises `OperationExists`, `OperationEnded`, `Gone`,
-        and `Cancelled` if the `parent` was asked to stop. Raises `InvalidInput`, before anything is created, if `id`,
-        `parent` or `lease_s` is invalid, or `tags` a single string. Other invalid values are ignored, and logged.
+        and `Cancelled` if the `parent` was asked to stop, or if this was cancelled meanwhile. Raises `InvalidInput`,
+        before anything is created, if `id`, `parent` or `lease_s` is invalid, or `tags` a single string. Other invalid
+        values are ignored, and logged.
         """
         return cls(start.start(kind, **options))
 

@@ -245,6 +245,12 @@ class Reporter:
         """Whether nothing more will be sent, unless code that still holds the operation reports again."""
         return self._released and self.due_at() == inf
 
+    @property
+    def nothing_stored(self) -> bool:
+        """Whether it has created its operation, or found it, and nothing that it sent since is known to be stored."""
+        opening = self._again.opening
+        return opening is not None and opening.new is not None and not self.outbox.stored
+
     def reached(self, mark: int) -> bool:
         """Return whether everything before the mark is acknowledged, or never will be."""
         if self.unconfirmed and self._clock.monotonic() >= self._ended_once_at + _UNCONFIRMED_AWAITED_S:

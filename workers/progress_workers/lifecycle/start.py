@@ -1,6 +1,7 @@
 """Starts or joins an operation. If the broker does not answer soon, that happens later, and the work goes on."""
 
 import re
+import time
 from typing import Any
 
 from progress_broker.errors import NotFound
@@ -32,7 +33,8 @@ def start(
     settings = working_settings(settings, required)
     name = worker_name(worker)
     opening, warnings = described(kind, settings, **fields)
-    opening = opening._replace(new_attempt=bool(new_attempt), worker=name)
+    now_s = int(time.time() * 1000) / 1000  # Redis notes milliseconds
+    opening = opening._replace(new_attempt=bool(new_attempt), worker=name, cancel_counts_from_s=now_s)
     return _open(opening, settings, required, interval_s, warnings, total=total, unit=unit, worker=name)
 
 

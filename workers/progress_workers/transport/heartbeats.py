@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from math import inf
 
-from progress_broker.errors import BrokerError, Fenced, Gap, NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Fenced, Gap, NotFound, OperationEnded, StorageFull, StorageUnavailable
 from progress_broker.runtime.backoff import Backoff
 from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
@@ -89,7 +89,10 @@ class Heartbeats:
                     return self._failed(batch, answer)
                 # The thread that sends may have opened it again meanwhile. So it asks, and acts.
                 opens = reporter.opening is not None or beat.created_ms != reporter.created_ms
-                if isinstance(answer, Gap | NotFound) or (opens and isinstance(answer, Fenced)):
+                asks = (opens and isinstance(answer, Fenced)) or (
+                    reporter.nothing_stored and isinstance(answer, OperationEnded)
+                )
+                if asks or isinstance(answer, Gap | NotFound):
                     reporter.ask_stored()
                 elif not reporter.ended:  # otherwise its own end may have been stored before this heartbeat
                     apply_answer(reporter, answer, reporter.apply_answer)

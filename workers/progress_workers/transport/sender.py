@@ -18,7 +18,7 @@ from progress_workers.transport.answers import AWAY, apply_answer, give_up, refu
 from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.opening.children import NewChildren
-from progress_workers.transport.opening.operation import open_again, open_operation
+from progress_workers.transport.opening.operation import open_again, open_operation, or_cancelled
 from progress_workers.transport.spooler import Spooler
 
 logger = logging.getLogger(__name__)
@@ -318,9 +318,12 @@ class Sender:
         except (StorageUnavailable, StorageFull) as error:
             self._back_off(error)
             return False
-        for (reporter, _), answer in zip(batches, answers, strict=True):
+        for (reporter, _), stored in zip(batches, answers, strict=True):
+            answer = or_cancelled(self._carrier, reporter, stored)
             if isinstance(answer, CallRejected):
                 self._back_off_one(reporter, answer)
+            elif isinstance(answer, Cancelled):
+                refuse(reporter, answer)
             elif isinstance(answer, StorageUnavailable | StorageFull):
                 failure = answer
             else:

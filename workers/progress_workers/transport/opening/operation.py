@@ -1,10 +1,12 @@
 """Opens an operation: creates or finds it, and begins a new attempt if wanted. This is safe to repeat."""
 
-from progress_broker.errors import Fenced, NotFound, OperationEnded, OperationExists
+from progress_broker.errors import BrokerError, Fenced, NotFound, OperationEnded, OperationExists
 from progress_broker.model.operation import Status
-from progress_broker.model.publish import WorkerView
+from progress_broker.model.publish import Published, WorkerView
 from progress_workers.core.opening import Opening
+from progress_workers.core.reporter import Reporter
 from progress_workers.errors import Cancelled
+from progress_workers.transport.answers import AWAY
 from progress_workers.transport.carrier import Carrier
 from progress_workers.transport.opening.takeover import begin_attempt, begin_next_attempt
 
@@ -49,6 +51,25 @@ def check_open(carrier: Carrier, opening: Opening, state: WorkerView) -> None:
         f"operation {operation} is already {state.status}, and an end is final:"
         " to start new work, choose another id, or leave `id` out to get a new one"
     )
+
+
+def or_cancelled(
+    carrier: Carrier, reporter: Reporter, answer: Published | BrokerError
+) -> Published | BrokerError | Cancelled:
+    """Return the answer to what a reporter sent, or `Cancelled` if a cancel ended its operation before it began.
+
+    If the broker does not say that now, return its error: what was sent has to be sent again.
+    """
+    if not isinstance(answer, OperationEnded) or not reporter.nothing_stored:
+        return answer
+    try:
+        state = carrier.view(reporter.operation)
+    except AWAY as error:
+        return error
+    except BrokerError:
+        return answer
+    # It was cancelled after it was opened, most likely together with its parent.
+    return Cancelled(reporter.operation) if state.status is Status.CANCELLED else answer
 
 
 def _found(carrier: Carrier, opening: Opening) -> WorkerView:
