@@ -1,12 +1,15 @@
 """A Redis Cluster of real processes. They know each other before they start, so they are ready within seconds."""
 
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import redis
+import redis.exceptions
 
 from progress_broker.routing.slots import SLOTS
 from tests.servers import START_S, Process, RealRedis, free_port, wait_until
@@ -180,11 +183,23 @@ class Cluster:
         old = self.of_slot(slot)
         replicas = self.replicas_of(old)
         assert replicas, "the cluster was made without replicas"
-        if planned:
-            do(replicas[0], "CLUSTER", "FAILOVER")
-        else:
+        if not planned:
             self.kill(old)
-        wait_until(lambda: self.of_slot(slot) in replicas, "a replica is promoted")
+
+        again_at = 0.0
+
+        def promoted() -> bool:
+            nonlocal again_at
+            if self.of_slot(slot) in replicas:
+                return True
+            if planned and time.monotonic() > again_at:
+                # It is rejected while the replica is not linked, and given up after 5 s.
+                with suppress(redis.exceptions.ResponseError):
+                    do(replicas[0], "CLUSTER", "FAILOVER")
+                    again_at = time.monotonic() + 6
+            return False
+
+        wait_until(promoted, "a replica is promoted")
         new = self.of_slot(slot)
         if planned:
             wait_until(lambda: old in self.replicas_of(new), "the old master is a replica")
