@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.e2e.browser import launched, visited
 from tests.e2e.harness import Api, ForeignWorker
-from tests.servers import ApiReplica, RealRedis
+from tests.servers import ApiReplica, RealRedis, free_port
 
 # Small limits, so that a few hundred events reach all of them.
 LIMITS: dict[str, Any] = {
@@ -27,6 +27,24 @@ LIMITS: dict[str, Any] = {
 def e2e_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
     with RealRedis(tmp_path_factory.mktemp("e2e-redis")) as server:
         yield server
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[RealRedis]:
+    """A master."""
+    with RealRedis(tmp_path / "old", port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def new(tmp_path: Path, old: RealRedis) -> Iterator[RealRedis]:
+    """Its replica, to be promoted."""
+    with RealRedis(tmp_path / "new", port=free_port(), options=("--replicaof", "127.0.0.1", str(port(old)))) as server:
+        yield server
+
+
+def port(server: RealRedis) -> int:
+    return int(server.url.rpartition(":")[2])
 
 
 @pytest.fixture(scope="package")

@@ -1,11 +1,8 @@
 """A planned failover behind a stable address: the old master continues as a replica, and connections stay open."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,9 +13,10 @@ from progress_broker.errors import StorageUnavailable
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from tests import sse
-from tests.e2e.conftest import StartReplica
+from tests.e2e.conftest import StartReplica, port
 from tests.e2e.harness import Api, counting
 from tests.servers import DEADLINE_S, RealRedis, free_port, wait_until
+from tests.topologies.topology import do
 from tests.workers.harness import finished, python
 from tests.workers.proxy import Proxy
 
@@ -28,27 +26,6 @@ DEMOTIONS = {
     "without its master": {"replica-serve-stale-data": "no"},
     "that takes writes": {"replica-read-only": "no"},
 }
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Iterator[RealRedis]:
-    with RealRedis(tmp_path / "old", port=free_port()) as server:
-        yield server
-
-
-@pytest.fixture
-def new(tmp_path: Path, old: RealRedis) -> Iterator[RealRedis]:
-    with RealRedis(tmp_path / "new", port=free_port(), options=("--replicaof", "127.0.0.1", str(port(old)))) as server:
-        yield server
-
-
-def port(server: RealRedis) -> int:
-    return int(server.url.rpartition(":")[2])
-
-
-def do(server: RealRedis, *command: Any) -> Any:
-    with redis.Redis.from_url(server.url) as client:
-        return client.execute_command(*command)
 
 
 def publish(api: Api, message: str) -> int:

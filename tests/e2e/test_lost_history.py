@@ -2,14 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-import redis
 
 from progress_broker.model.entry import encode
 from progress_broker.operations.store import Store
@@ -17,10 +15,11 @@ from progress_client import AsyncClient, Reset, Snapshot
 from tests import sse
 from tests.api.transports.transports import TRANSPORTS
 from tests.conftest import make_settings
-from tests.e2e.conftest import StartReplica
+from tests.e2e.conftest import StartReplica, port
 from tests.e2e.harness import Api
 from tests.e2e.test_eventsource import Script
 from tests.servers import RealRedis, free_port, wait_until
+from tests.topologies.topology import do
 from tests.workers.proxy import Proxy
 
 OPERATION, QUIET = "a", "quiet"
@@ -94,27 +93,6 @@ def client(**where: str) -> Callable[[str | None], Events]:
                 yield event.type, {"n": event.n, "data": event.data} | reset, event.position
 
     return listen
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Iterator[RealRedis]:
-    with RealRedis(tmp_path / "old", port=free_port()) as server:
-        yield server
-
-
-@pytest.fixture
-def new(tmp_path: Path, old: RealRedis) -> Iterator[RealRedis]:
-    with RealRedis(tmp_path / "new", port=free_port(), options=("--replicaof", "127.0.0.1", str(port(old)))) as server:
-        yield server
-
-
-def port(server: RealRedis) -> int:
-    return int(server.url.rpartition(":")[2])
-
-
-def do(server: RealRedis, *command: Any) -> Any:
-    with redis.Redis.from_url(server.url) as client:
-        return client.execute_command(*command)
 
 
 @asynccontextmanager
