@@ -12,8 +12,8 @@ BLOCK_MS = 2000
 """How long a blocking read waits in Redis. It is short, because its return proves that the connection works."""
 
 _FORM = (
-    "write it like redis://user:password@host:6379/0,"
-    " and write the characters / : @ # % in a password as %2F %3A %40 %23 %25"
+    "write it like redis://user:password@host:6379/0, redis+sentinel://user:password@host,host/service/0 or"
+    " redis+cluster://user:password@host,host, and write the characters / : @ # % in a password as %2F %3A %40 %23 %25"
 )
 
 

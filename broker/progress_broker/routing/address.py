@@ -97,7 +97,9 @@ def kind_of(text: str) -> Kind:
     """Return what kind of Redis an address is of. Raises `ValueError` if it begins with another scheme."""
     scheme, separator, _ = text.strip().partition("://")
     if not separator or scheme.lower() not in SCHEMES:
-        raise ValueError("a Redis address must begin with redis://, rediss:// or unix://")
+        raise ValueError(
+            "a Redis address must begin with redis://, rediss:// or unix://, redis+sentinel:// or redis+cluster://"
+        )
     return SCHEMES[scheme.lower()]
 
 
