@@ -147,6 +147,30 @@ async def test_awaiting_creation(store: Store, hub: Hub) -> None:
     assert outlet.numbers[1:] == ([5] if first == -5 else list(range(1 - first, 6)))
 
 
+async def test_one_that_awaits_creation_is_not_sent_away_while_it_begins(
+    store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked, may_answer = store.get, asyncio.Event(), asyncio.Event()
+
+    async def slow(operation: str) -> Operation:
+        asked.set()
+        await may_answer.wait()
+        return await read(operation)
+
+    monkeypatch.setattr(store, "get", slow)
+    subscribing = asyncio.create_task(hub.subscribe("later", Start(), await_creation=True))
+    await asked.wait()
+    await hub._reconciler.compare(hub.channels)
+    may_answer.set()
+    subscription = await subscribing
+    outlet = Outlet(subscription)
+    subscription.attach(outlet)
+    await store.create(NewOperation(id="later"))
+    await finish(store, "later")
+    await ended(outlet)
+    assert outlet.types[-1] == "end"
+
+
 async def test_a_deleted_operation_sends_its_watchers_away(store: Store, hub: Hub) -> None:
     await store.create(NewOperation(id="a"))
     outlet, _ = await watch(hub)

@@ -263,6 +263,7 @@ def test_the_end_closes_it_once() -> None:
     closed: list[str] = []
     subscription = Subscription(log.channel, ALL, Timers().policy(closed))
     log.channel.add(subscription)
+    subscription.begin(0, b"0-0")
     outlet = attached(subscription)
     log.publish("end")
     subscription.close("client")

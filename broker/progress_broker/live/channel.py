@@ -100,12 +100,14 @@ class Channel(History):
         """Close all subscriptions, because the operation was deleted. Clients learn that when they reconnect.
 
         Those that wait for its creation stay open, and those that have something after `deleted_at`: it was created
-        again before the feed reported the deletion.
+        again before the feed reported the deletion. Without `deleted_at`, those that are starting stay open too: they
+        ask Redis themselves, and some of them then wait for the creation.
         """
         if deleted_at is not None and order(self.position) > order(deleted_at):
             return
+        stay = (Mode.AWAITING,) if deleted_at else (Mode.AWAITING, Mode.STARTING)
         for subscription in tuple(self.subscriptions):
-            if subscription.mode is not Mode.AWAITING and not (deleted_at and subscription.is_beyond(deleted_at)):
+            if subscription.mode not in stay and not (deleted_at and subscription.is_beyond(deleted_at)):
                 subscription.close("gone", reconnect=True)
 
     def close(self, reason: str) -> None:

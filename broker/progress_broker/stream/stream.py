@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 class Mode(Enum):
     """What a stream does with a new frame."""
 
+    STARTING = "starting"  # its position is being looked up
     AWAITING = "awaiting"  # the operation does not exist yet
     CATCHING_UP = "catching up"
     LIVE = "live"

@@ -120,6 +120,7 @@ class Subscription(Stream):
 
     def __init__(self, source: FrameSource, delivery: Delivery, policy: StreamPolicy) -> None:
         super().__init__(delivery, policy)
+        self.mode = Mode.STARTING
         self.n = 0
         """The number of the last event that was sent. While it is live, its source's `n` counts instead."""
         self.position = b"0-0"
@@ -163,6 +164,8 @@ class Subscription(Stream):
         """Start after the n-th event, and send `first` before all other frames."""
         if self._first or self._reading:  # a reset has set its position, or will set it, with a snapshot
             return
+        if self.mode is Mode.STARTING:
+            self.mode = Mode.CATCHING_UP
         self.n, self.position, self._first = n, position, first
         self._replays = self.delivery.says_live and not (first and first[0].type == SNAPSHOT)
 
