@@ -28,7 +28,7 @@ from progress_broker.runtime.tasks import Tasks
 from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import Settings
 from progress_broker.storage.lanes import lanes_by_node
-from progress_broker.storage.memory import MemoryUsage
+from progress_broker.storage.masters import Masters
 from progress_broker.stream.delivery import ALL, Delivery, Start, stream_policy
 from progress_broker.stream.drain import Connection, send_away
 from progress_broker.stream.registry import StreamRegistry
@@ -88,7 +88,7 @@ class Hub:
         )
         self.signal_waits = SignalWaits()
         self._started = asyncio.Event()
-        self.memory = MemoryUsage(store.connections)
+        self.masters = Masters(store.connections)
         self._dispatcher = Dispatcher(self.channels, self.families, self.bundles, self.tally, clock)
         self.internal_handlers = self._dispatcher.internal_handlers
         """Handlers of internal entries, which belong to no operation, by the entry's name."""

@@ -23,7 +23,7 @@ from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
-from progress_broker.storage.memory import MemoryUsage
+from progress_broker.storage.masters import Masters
 from progress_broker.stream.delivery import Start
 from tests.broker.test_hub import watch
 from tests.conftest import make_settings
@@ -243,24 +243,25 @@ async def test_a_replica_says_that_redis_is_full_and_goes_on_serving(full: Fille
 
 
 async def test_what_redis_uses_and_may_use_is_known(full: Filled) -> None:
-    memory = MemoryUsage(full.store.connections)
-    assert memory.used != memory.used  # NaN: not read yet
+    masters = Masters(full.store.connections)
+    assert masters.memory_used != masters.memory_used  # NaN: not read yet
     await full.redis.config_set("maxmemory", 100 * MIB)
-    await memory.refresh()
-    assert memory.maximum == 100 * MIB
-    assert 0 < memory.used < 100 * MIB
+    await masters.refresh()
+    assert masters.memory_max == 100 * MIB
+    assert 0 < masters.memory_used < 100 * MIB
 
 
 async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Settings) -> None:
     await full.redis.execute_command("ACL", "SETUSER", "mute", "on", "nopass", "~*", "+@all", "-info")
     async with await Store.open(settings) as store:
-        memory = MemoryUsage(store.connections)
-        await memory.refresh()
-        known = memory.used
+        masters = Masters(store.connections)
+        await masters.refresh()
+        known = masters.memory_used
+        assert (masters.failovers, masters.without_replica) == (0, None)
         await store.connections.commands.execute_command("AUTH", "mute", "")
-        await memory.refresh()
+        await masters.refresh()
         assert known == known
-        assert memory.used != memory.used
+        assert masters.memory_used != masters.memory_used
     await full.redis.execute_command("ACL", "DELUSER", "mute")
 
 

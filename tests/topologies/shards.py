@@ -83,8 +83,8 @@ class Shards(Connections):
             groups.setdefault(self.node_of([key]), []).append(key)
         return [KeysOfNode(node.commands, some) for node, some in groups.items()]
 
-    async def masters(self) -> list[Any]:
-        return [node.commands for node in self._nodes]
+    async def nodes(self) -> list[Node]:
+        return list(self._nodes)
 
     async def check_master(self, key: str) -> None:
         await self.node_of([key]).check_master()

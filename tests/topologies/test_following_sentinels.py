@@ -104,6 +104,7 @@ def test_all_follow_the_master_and_go_on_without_sentinels(
 
         for planned in (True, False):
             all_go_on()
+            assert f"redis_failovers_total {0 if planned else 1}.0\n" in api.http.get("/metrics").text
             topology.await_replicas(1)
             publisher.longest_gap_s = 0
             topology.failover(planned=planned)

@@ -79,6 +79,8 @@ async def test_a_feed_whose_slot_moves_is_read_on_without_an_interruption(
 
 
 async def test_a_planned_failover_loses_nobody_an_event(store: Store, hub: Hub, cluster: Cluster) -> None:
+    await hub.masters.refresh()
+    assert hub.masters.failovers == 0
     id = id_in(store, {0})
     await store.create(NewOperation(id=id))
     outlet, subscription = await watch(hub, id)
@@ -93,6 +95,8 @@ async def test_a_planned_failover_loses_nobody_an_event(store: Store, hub: Hub, 
     assert outlet.numbers == [-1, *range(2, published + 2)]
     await eventually(lambda: not hub.lanes_away, "all is proved")
     subscription.close()
+    await hub.masters.refresh()
+    assert hub.masters.failovers == 1
 
 
 async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_over(
@@ -105,7 +109,15 @@ async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_o
     await eventually(lambda: not hub.lanes_away, "all is proved")
     master = cluster.of_lane(0)
     [replica] = cluster.replicas_of(master)
+    await hub.masters.refresh()
+    assert hub.masters.without_replica == 0
     cluster.kill(replica)  # nobody takes over
+
+    async def is_alone() -> bool:
+        await hub.masters.refresh()
+        return hub.masters.without_replica == 1
+
+    await eventually(is_alone, "its master has no replica")
     cluster.kill(master)
     mine = set(range(LANES // 2))
     await eventually(lambda: hub.lanes_away.keys() == mine, "its lanes are away")

@@ -164,8 +164,8 @@ async def test_a_server_starts_without_some_lanes(
             await eventually(lambda: hasattr(app.state, "context"), "it has started")
             hub = app.state.context.hub
             await eventually(lambda: hub.ready and hub.lanes_away.keys() == set(range(LANES)) - UPPER, "it is ready")
-            await app.state.context.hub.memory.refresh()
-            assert app.state.context.hub.memory.used > 0
+            await app.state.context.hub.masters.refresh()
+            assert app.state.context.hub.masters.memory_used > 0
             pair[0].start()
             await eventually(lambda: not hub.lanes_away, "all is proved")
 

@@ -5,7 +5,7 @@ import pytest
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.operations.store import Store
-from progress_broker.storage.memory import MemoryUsage
+from progress_broker.storage.masters import Masters
 from progress_broker.workers.signals import signals_after
 
 MIB = 1 << 20
@@ -66,17 +66,17 @@ async def test_leases_expire_on_each_server(store: Store, one_a_server: list[str
 
 
 async def test_the_fullest_server_is_shown(store: Store) -> None:
-    memory = MemoryUsage(store.connections)
+    masters = Masters(store.connections)
     first, second = await store.connections.masters()
     try:
         await first.config_set("maxmemory", 900 * MIB)
         await second.config_set("maxmemory", 500 * MIB)
-        await memory.refresh()
-        assert memory.maximum == 500 * MIB
-        assert 0 < memory.used < 500 * MIB
+        await masters.refresh()
+        assert masters.memory_max == 500 * MIB
+        assert 0 < masters.memory_used < 500 * MIB
         await second.config_set("maxmemory", 0)
-        await memory.refresh()
-        assert memory.maximum == 900 * MIB
+        await masters.refresh()
+        assert masters.memory_max == 900 * MIB
     finally:
         await first.config_set("maxmemory", 0)
         await second.config_set("maxmemory", 0)

@@ -199,12 +199,23 @@ class ReplicaCollector(Collector):
         yield GaugeMetricFamily(
             f"{PREFIX}redis_full", "1 while Redis rejects events because it is out of memory or disk.", hub.probes.full
         )
-        memory = hub.memory
+        masters = hub.masters
         yield GaugeMetricFamily(
-            f"{PREFIX}redis_memory_used_bytes", "Memory that Redis uses, as counted against its maximum.", memory.used
+            f"{PREFIX}redis_memory_used_bytes",
+            "Memory that Redis uses, as counted against its maximum.",
+            masters.memory_used,
         )
         yield GaugeMetricFamily(
-            f"{PREFIX}redis_memory_max_bytes", "Maximum memory of Redis; 0 means no limit.", memory.maximum
+            f"{PREFIX}redis_memory_max_bytes", "Maximum memory of Redis; 0 means no limit.", masters.memory_max
+        )
+        # What Redis does not report has no sample.
+        yield CounterMetricFamily(
+            f"{PREFIX}redis_failovers", "Times a replica of Redis was promoted to master.", masters.failovers
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}redis_masters_without_replica",
+            "Masters of a Sentinel set or a Cluster that no replica follows.",
+            masters.without_replica,
         )
         trips = hub.client_metrics
         took = HistogramMetricFamily(

@@ -78,6 +78,6 @@ def _explained(doubt: NotReadyReason, cause: str) -> str:
 async def metrics(request: Request, context: InContext) -> Response:
     """Metrics of this process, in the Prometheus text format, or in OpenMetrics if the client accepts it."""
     require_permission_everywhere(request, Action.METRICS)
-    await context.hub.memory.refresh()
+    await context.hub.masters.refresh()
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

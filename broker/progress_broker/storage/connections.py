@@ -43,10 +43,13 @@ class KeysOfNode(NamedTuple):
 class Connections:
     """The asyncio clients of a process, here of one server. Call `close` when done."""
 
-    def __init__(self, node: Node, trips: ClientMetrics | None = None) -> None:
+    replicated = False
+    """Whether servers are expected to have replicas, as those of a Sentinel set and of a Cluster are."""
+
+    def __init__(self, node: Node, trips: ClientMetrics | None = None, *, replicated: bool = False) -> None:
         self.trips = trips or ClientMetrics(VERBS)
         """Statistics of the calls to Redis. They stay empty if the clients of the node do not count."""
-        self._node = node
+        self._node, self.replicated = node, replicated
         self.commands = node.commands
         """Commands that name a key each, and pipelines of such commands."""
         self.scripts = node.scripts
@@ -58,7 +61,7 @@ class Connections:
         """Return connections to the Redis of the settings. Nothing is sent yet."""
         trips, address = ClientMetrics(VERBS), address_of(settings)
         if address.kind != "cluster":
-            return Connections(Node.open(settings, trips, address), trips)
+            return Connections(Node.open(settings, trips, address), trips, replicated=address.kind == "sentinel")
         return RoutedConnections(Nodes(address, partial(Node.open, settings, trips)), trips)
 
     @classmethod
@@ -83,9 +86,13 @@ class Connections:
         """Divide keys by the server that has them."""
         return [KeysOfNode(self.commands, keys)]
 
+    async def nodes(self) -> list[Node]:
+        """Return each server that accepts writes."""
+        return [self._node]
+
     async def masters(self) -> list[Any]:
         """Return a client of each server that accepts writes, for commands that name no key."""
-        return [self.commands]
+        return [node.commands for node in await self.nodes()]
 
     async def check_master(self, key: str) -> None:
         """Raise `StorageUnavailable`, and end all connections to a key's server, if it is no longer the master."""
@@ -101,6 +108,8 @@ class RoutedConnections(Connections):
 
     The map of slots is asked for with the first command.
     """
+
+    replicated = True
 
     def __init__(self, nodes: Nodes, trips: ClientMetrics) -> None:
         self.trips, self._nodes = trips, nodes
@@ -155,10 +164,10 @@ class RoutedConnections(Connections):
             self._clients[node] = RoutedRedis(self._nodes, _commands_of, node)
         return self._clients[node]
 
-    async def masters(self) -> list[Any]:
-        """Return a client of each master, except those that are away."""
+    async def nodes(self) -> list[Node]:
+        """Return each master, except those that are away."""
         with storage_errors():
-            return [node.commands for node in await self._nodes.masters()]
+            return await self._nodes.masters()
 
     async def check_master(self, key: str) -> None:
         """Do nothing: a replica of a Cluster serves no key, and names the master to each call."""
