@@ -19,6 +19,6 @@ async def replica_metrics() -> list[Metric]:
     connections = Connections.of(redis, redis)
     async with Store(connections, await ensure_schema(connections, settings), settings) as store:
         hub = Hub(store, settings)
-        hub.masters.failovers = hub.masters.without_replica = 0  # as a Sentinel set reports
+        hub.masters.failovers = hub.masters.without_replica = hub.masters.unsuitable = 0  # as a Sentinel set reports
         hub.tally.requests.add("GET", "/v1/operations", "2xx", 0.1)  # a route is shown after its first request
         return list(registry_of(hub, Reaper(store), processes=1).collect())

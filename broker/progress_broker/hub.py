@@ -109,6 +109,7 @@ class Hub:
         self._tasks.keep_running(self._reconciler.run)
         self._tasks.keep_running(self._policy.replays.run)
         self._tasks.keep_running(self._run_probes)
+        self._tasks.keep_running(self.masters.run)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -257,11 +257,12 @@ async def test_a_redis_that_does_not_tell_is_survived(full: Filled, settings: Se
         masters = Masters(store.connections)
         await masters.refresh()
         known = masters.memory_used
-        assert (masters.failovers, masters.without_replica) == (0, None)
+        assert (masters.failovers, masters.unsuitable, masters.without_replica) == (0, 0, None)
         await store.connections.commands.execute_command("AUTH", "mute", "")
         await masters.refresh()
         assert known == known
         assert masters.memory_used != masters.memory_used
+        assert masters.unsuitable is None
     await full.redis.execute_command("ACL", "DELUSER", "mute")
 
 

@@ -19,7 +19,7 @@ from tests.broker.harness import Outlet
 from tests.conftest import make_settings
 from tests.servers import eventually
 from tests.topologies.cluster import Cluster
-from tests.topologies.topology import LANES
+from tests.topologies.topology import LANES, do
 
 
 @pytest.fixture
@@ -78,9 +78,12 @@ async def test_a_feed_whose_slot_moves_is_read_on_without_an_interruption(
     subscription.close()
 
 
-async def test_a_planned_failover_loses_nobody_an_event(store: Store, hub: Hub, cluster: Cluster) -> None:
-    await hub.masters.refresh()
-    assert hub.masters.failovers == 0
+async def test_a_planned_failover_loses_nobody_an_event_and_the_new_master_is_checked(
+    store: Store, hub: Hub, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await eventually(lambda: (hub.masters.failovers, hub.masters.unsuitable) == (0, 0), "the first ones are checked")
+    [replica] = cluster.replicas_of(cluster.of_lane(0))
+    do(replica, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     id = id_in(store, {0})
     await store.create(NewOperation(id=id))
     outlet, subscription = await watch(hub, id)
@@ -95,8 +98,10 @@ async def test_a_planned_failover_loses_nobody_an_event(store: Store, hub: Hub, 
     assert outlet.numbers == [-1, *range(2, published + 2)]
     await eventually(lambda: not hub.lanes_away, "all is proved")
     subscription.close()
-    await hub.masters.refresh()
-    assert hub.masters.failovers == 1
+    await eventually(lambda: (hub.masters.failovers, hub.masters.unsuitable) == (1, 1), "the new one is checked")
+    [told] = [it.getMessage() for it in caplog.records if "does not fit" in it.getMessage()]
+    assert f"127.0.0.1:{replica.port} " in told
+    assert "set maxmemory-policy noeviction" in told
 
 
 async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_over(

@@ -217,6 +217,11 @@ class ReplicaCollector(Collector):
             "Masters of a Sentinel set or a Cluster that no replica follows.",
             masters.without_replica,
         )
+        yield GaugeMetricFamily(
+            f"{PREFIX}redis_masters_unsuitable",
+            "Masters that delete keys when they are full, or are too old. The log names them.",
+            masters.unsuitable,
+        )
         trips = hub.client_metrics
         took = HistogramMetricFamily(
             f"{PREFIX}redis_call_seconds", "Duration of Redis calls in seconds, by call.", labels=("call",)

@@ -1,5 +1,6 @@
 """Round trips: statistics of this process' calls to Redis, except reads of feeds: number, duration, failures."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -29,11 +30,14 @@ class ClientMetrics:
         self.failed = Counter(dict.fromkeys(calls, 0))
         self.connected = 0
         """The number of connections made. Beyond the pools' size, each new one has replaced a lost connection."""
+        self.made = asyncio.Event()
+        """Set when a connection was made, perhaps to another server than before."""
 
     async def on_connect(self, connection: Any) -> None:
         """Count a connection, then do its handshake."""
         self.connected += 1
         await connection.on_connect()
+        self.made.set()
 
     def record(self, call: str, since: float) -> None:
         """Count a successful call."""

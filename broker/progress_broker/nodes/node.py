@@ -55,7 +55,8 @@ class Node:
         self.heard: Callable[[Exception], None] = _ignore
         """To be called with each error of the server, or of a connection to it."""
         self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
-        self._shown = ""
+        self.shown = ""
+        """Its address, for people; that of all of its set in a Sentinel set."""
         self._master: AsyncMaster | None = None  # of a Sentinel set
 
     @classmethod
@@ -81,7 +82,7 @@ class Node:
         kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
         node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas_of(address, settings))
-        node._generation, node._shown, node._master = generation, address.shown, master
+        node._generation, node.shown, node._master = generation, address.shown, master
         node.heard = heard or _ignore
         if master is not None:
             master.make_connection = pool.make_connection
@@ -108,7 +109,7 @@ class Node:
         number = self._generation.number
         with storage_errors():
             try:
-                await inquire_by(self.commands.execute_command, self._shown, self._generation.kind)
+                await inquire_by(self.commands.execute_command, self.shown, self._generation.kind)
             except NotMaster:
                 self._generation.invalidate(number)
                 if self._master is not None:

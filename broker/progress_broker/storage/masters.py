@@ -1,4 +1,7 @@
-"""What the servers that accept writes report about themselves: memory and replicas. It is read on request."""
+"""What the servers that accept writes report about themselves: memory, replicas, configuration.
+
+It is read on request, and after connections were made: another server may be the master, or there may be one more.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -7,13 +10,16 @@ from typing import Any, NamedTuple
 
 import redis.exceptions
 
-from progress_broker.errors import StorageFull, StorageUnavailable
+from progress_broker.errors import SetupError, StorageFull, StorageUnavailable
 from progress_broker.nodes.node import Node
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import warn_once
+from progress_broker.storage.schema import check_server
 
 PATIENCE_S = 1.0
+EVERY_S = 1.0
+"""The least time from one read after connections were made to the next: they are often made together."""
 
 Report = dict[str, Any]
 """A server's reply to INFO."""
@@ -31,6 +37,8 @@ class Masters:
         self._connections = connections
         self.memory_used = self.memory_max = nan
         """Memory of the fullest one, in bytes. A maximum of 0 is no limit; NaN is unknown."""
+        self.unsuitable: int | None = None
+        """How many of them may lose data, or are too old."""
         self.without_replica: int | None = None
         """How many of them have no replica that follows. Unknown for a single server, which is used as it is."""
         self.failovers: int | None = None
@@ -38,15 +46,26 @@ class Masters:
         self._histories: set[str] = set()
         """The ids of the replication histories of the masters."""
 
+    async def run(self) -> None:
+        """Read again whenever connections were made, until cancelled."""
+        made = self._connections.trips.made
+        while True:
+            await made.wait()
+            made.clear()
+            await self.refresh()
+            await asyncio.sleep(EVERY_S)
+
     async def refresh(self) -> None:
         """Read what they report, for at most a second."""
         nodes: list[Node] = []
         with suppress(StorageUnavailable):  # none answers
             nodes = await self._connections.nodes()
-        reports = await asyncio.gather(*map(_read, nodes))
-        known = [usage for report in reports if not isnan((usage := _usage(report)).used)]
+        read = zip(nodes, await asyncio.gather(*map(_read, nodes)), strict=True)
+        reports = [(node, report) for node, report in read if report]
+        known = [usage for _, report in reports if not isnan((usage := _usage(report)).used)]
         self.memory_used, self.memory_max = max(known, key=_fullness, default=_Usage(nan, nan))
-        replicated = [report for report in reports if "master_replid" in report]
+        self.unsuitable = sum(not _suits(node, report) for node, report in reports) if reports else None
+        replicated = [report for _, report in reports if "master_replid" in report]
         if replicated:
             self._count_failovers(replicated)
         expected = replicated if self._connections.replicated else []
@@ -76,6 +95,15 @@ async def _read(node: Node) -> Report:
         warn_once("can't read what Redis reports about itself (INFO)", str(error) or type(error).__name__)
         return {}
     return report if report.get("role", "master") == "master" else {}
+
+
+def _suits(node: Node, report: Report) -> bool:
+    try:
+        check_server(report)
+    except SetupError as error:
+        warn_once(f"the master {node.shown} is used, but does not fit", error.detail)
+        return False
+    return True
 
 
 def _has_replica(report: Report) -> bool:
