@@ -86,9 +86,6 @@ class Shards(Connections):
     async def nodes(self) -> list[Node]:
         return list(self._nodes)
 
-    async def check_master(self, key: str) -> None:
-        await self.node_of([key]).check_master()
-
     async def close(self) -> None:
         for node in self._nodes:
             await node.close()

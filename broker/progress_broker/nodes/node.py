@@ -9,16 +9,14 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from progress_broker.nodes.generations import ConnectionGeneration, inquire_by, pool_options
+from progress_broker.nodes.generations import ConnectionGeneration, pool_options
 from progress_broker.nodes.instrumented import ClientMetrics, counted
 from progress_broker.nodes.pool_settings import address_of, pool_settings
-from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.replicas import Replicas, replicas_of
 from progress_broker.nodes.run import ScriptQueue, Scripts
 from progress_broker.nodes.sentinels.asynchronous import AsyncMaster
 from progress_broker.nodes.sentinels.threads import ThreadedMaster
 from progress_broker.routing.address import RedisAddress
-from progress_broker.routing.server_kind import NotMaster
 from progress_broker.settings import Settings
 
 _MAX_CONNECTIONS = 32
@@ -54,7 +52,6 @@ class Node:
         self.queue = ScriptQueue(self.commands)
         self.heard: Callable[[Exception], None] = _ignore
         """To be called with each error of the server, or of a connection to it."""
-        self._generation: ConnectionGeneration | None = None  # None for clients that were passed in
         self.shown = ""
         """Its address, for people; that of all of its set in a Sentinel set."""
         self._master: AsyncMaster | None = None  # of a Sentinel set
@@ -82,7 +79,7 @@ class Node:
         kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
         node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas_of(address, settings))
-        node._generation, node.shown, node._master = generation, address.shown, master
+        node.shown, node._master = address.shown, master
         node.heard = heard or _ignore
         if master is not None:
             master.make_connection = pool.make_connection
@@ -97,24 +94,6 @@ class Node:
             return await connection.read_response()
         finally:
             await connection.disconnect(nowait=True)
-
-    async def check_master(self) -> None:
-        """Raise `StorageUnavailable`, and end all connections to the server, if it is no longer the master.
-
-        A replica that is configured to accept writes does not reject any. Only a client that was blocked at the moment
-        of the demotion is notified of it.
-        """
-        if self._generation is None:
-            return
-        number = self._generation.number
-        with storage_errors():
-            try:
-                await inquire_by(self.commands.execute_command, self.shown, self._generation.kind)
-            except NotMaster:
-                self._generation.invalidate(number)
-                if self._master is not None:
-                    raise self._master.known.late(self._master.known.current) from None
-                raise
 
     async def leave(self) -> None:
         """Close every connection. Calls under way fail at once, and do not wait for a server that may hang."""

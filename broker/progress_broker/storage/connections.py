@@ -94,10 +94,6 @@ class Connections:
         """Return a client of each server that accepts writes, for commands that name no key."""
         return [node.commands for node in await self.nodes()]
 
-    async def check_master(self, key: str) -> None:
-        """Raise `StorageUnavailable`, and end all connections to a key's server, if it is no longer the master."""
-        await self._node.check_master()
-
     async def close(self) -> None:
         """Close every connection."""
         await self._node.close()
@@ -168,9 +164,6 @@ class RoutedConnections(Connections):
         """Return each master, except those that are away."""
         with storage_errors():
             return await self._nodes.masters()
-
-    async def check_master(self, key: str) -> None:
-        """Do nothing: a replica of a Cluster serves no key, and names the master to each call."""
 
     async def close(self) -> None:
         """Close every connection."""
