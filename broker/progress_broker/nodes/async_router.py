@@ -1,4 +1,4 @@
-"""The nodes of one Redis, for asyncio: which node serves a key, and which nodes are away."""
+"""The nodes of a Cluster, for asyncio: connections to them, batches for many of them, and what is asked meanwhile."""
 
 import asyncio
 import logging
@@ -6,26 +6,20 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-import redis.exceptions
-
 from progress_broker.nodes.node import Node
-from progress_broker.nodes.redis_errors import text_of
 from progress_broker.routing.address import Endpoint, RedisAddress
-from progress_broker.routing.discovery import ASK, EVERY_S, PATIENCE_S, discover
-from progress_broker.routing.health import Health, NodeAway
+from progress_broker.routing.discovery import ASK, EVERY_S, PATIENCE_S
+from progress_broker.routing.health import NodeAway
+from progress_broker.routing.known_nodes import Conclusion, KnownNodes, of_node
 from progress_broker.routing.plan import Learn, Part, Pause, Request, Step, carry
-from progress_broker.routing.slots import SlotMap, slot_of
+from progress_broker.routing.server_errors import FAILURES, reason_of
+from progress_broker.routing.slots import slot_of
+from progress_broker.runtime.steps import run_steps_async
 
 log = logging.getLogger(__name__)
 
-_OUTDATED = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "UNBLOCKED")
-"""Error codes that say that other nodes may have the slots by now."""
-
 _LEAST_S, _FIRST_S, _SLOWER = 0.25, 1.0, 2.0
 """How long publishes of many wait for a node at least, how long at first, and how much longer than the last time."""
-
-_UNREACHABLE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-"""These classes themselves: those of wrong passwords, for example, derive from them."""
 
 OpenNode = Callable[[RedisAddress, Callable[[Exception], None]], Node]
 Send = Callable[[Node, Part], Awaitable[Mapping[int, Any]]]
@@ -36,10 +30,10 @@ class Nodes:
     """The nodes of a Cluster. They are made as they are needed. Call `close` when done."""
 
     def __init__(self, address: RedisAddress, open_node: OpenNode) -> None:
-        self.slots = SlotMap(address.reachable)
+        self.known = KnownNodes(address)
+        """Which node serves a key, and which nodes are away."""
         self._address, self._open_node = address, open_node
         self._nodes: dict[Endpoint, Node] = {}
-        self._health: dict[Endpoint, Health] = {}
         self._learning: asyncio.Task[Exception | None] | None = None
         self._learned_at = float("-inf")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -47,8 +41,6 @@ class Nodes:
         """How long each node is waited for by those who are not patient."""
         self._late: dict[Endpoint, asyncio.Task[Mapping[int, Any]]] = {}
         """What nodes were sent, and for which nobody waits any more."""
-
-    # Which node
 
     def node(self, endpoint: Endpoint) -> Node:
         """Return the node at an endpoint."""
@@ -58,43 +50,22 @@ class Nodes:
             )
         return self._nodes[endpoint]
 
-    def away(self, endpoint: Endpoint) -> str | None:
-        """Return why a node can't be reached now; None if it is well, as far as known."""
-        health = self._health.get(endpoint)
-        return None if health is None or health.away is None else f"{endpoint} is away: {health.away}"
-
-    def well(self, key: str | bytes) -> Endpoint | None:
-        """Return the node that serves a key, if it is known and well, as far as known."""
-        owner = self.slots.owner(slot_of(key))
-        return None if owner is None or self.away(owner) is not None else owner
-
     async def owner(self, key: str) -> Node:
         """Return the node that serves a key. Raises `NodeAway`, or why nobody could be asked."""
-        slot = slot_of(key)
-        owner = self.slots.owner(slot)
-        if owner is None:
-            error = await self.learn()
-            owner = self.slots.owner(slot)
-            if owner is None:
-                raise error or NodeAway(f"no node serves slot {slot} now")
-        reason = self.away(owner)
-        if reason is not None:
-            raise NodeAway(reason)
-        return self.node(owner)
+        unknown = await self.learn() if self.known.slots.owner(slot_of(key)) is None else None
+        return self.node(self.known.owner(key, unknown))
 
     async def masters(self) -> list[Node]:
         """Return the masters that are not away. Raises why nobody could be asked, if none is known."""
-        if not self.slots.masters:
+        if not self.known.slots.masters:
             error = await self.learn()
             if error is not None:
                 raise error
-        return [self.node(master) for master in self.slots.masters if self.away(master) is None]
+        return [self.node(master) for master in self.known.well]
 
     async def learn(self) -> Exception | None:
         """Ask who serves which slot, once for all who want to know. Return the error if nobody answers."""
-        if self._learning is None:
-            self._learning = self._spawn(self._discover())
-        return await asyncio.shield(self._learning)
+        return await asyncio.shield(self._want_to_learn())
 
     # Sending
 
@@ -104,15 +75,8 @@ class Nodes:
         Unless it is `patient`, it waits for no node much longer than that node took the last time. Commands then get
         `NodeAway`, and may still run. Until they are answered, others that are not patient get it at once.
         """
-        carrying = carry(self.slots, self.away, batch)
-        answer: Any = None
-        while True:
-            try:
-                step = carrying.send(answer)
-            except StopIteration as over:
-                replies: list[Any] = over.value
-                return replies
-            answer = await self._take(step, send, patient=patient)
+        rules = carry(self.known.slots, self.known.away, batch)
+        return await run_steps_async(rules, lambda step: self._take(step, send, patient=patient))
 
     async def _take(self, step: Step, send: Send, *, patient: bool) -> Any:
         if isinstance(step, Pause):
@@ -120,7 +84,7 @@ class Nodes:
             return None
         if isinstance(step, Learn):
             return await self.learn()
-        if not patient and len(self.slots.masters) > 1:
+        if not patient and len(self.known.slots.masters) > 1:
             return await self._send_in_time(step, send)
         if len(step) == 1:
             return await self._send(step[0], send)
@@ -147,7 +111,7 @@ class Nodes:
                 replies |= task.result()
             else:
                 self._late[part.node] = task
-                self._doubt(part.node, _late(part.node))
+                self._conclude(part.node, self.known.doubt(part.node, str(_late(part.node))))
                 replies |= dict.fromkeys(part.places, _late(part.node))
         return replies
 
@@ -161,7 +125,7 @@ class Nodes:
     async def _send(self, part: Part, send: Send) -> Mapping[int, Any]:
         try:
             return await send(self.node(part.node), part)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except FAILURES as error:
             return dict.fromkeys(part.places, self.failed(part.node, error))
 
     # Faults
@@ -169,41 +133,26 @@ class Nodes:
     def failed(self, endpoint: Endpoint, error: Exception) -> Exception:
         """Draw the conclusions from an error of a call to a node. Return the error that its caller gets."""
         self.heard(endpoint, error)
-        if type(error) in _UNREACHABLE or isinstance(error, OSError):
-            return NodeAway(f"{endpoint}: {_reason(error)}")
-        return error
+        return of_node(endpoint, error)
 
     def heard(self, endpoint: Endpoint, error: Exception) -> None:
         """Draw the conclusions from an error of a node, or of a connection to it."""
-        match error:
-            case redis.exceptions.MovedError():
-                owner = self.slots.reached(error.host, error.port, endpoint)
-                if self.slots.owner(error.slot_id) != owner:
-                    self.slots.patch(error.slot_id, owner, endpoint)
-                self._want_to_learn()
-            case NodeAway():
-                pass
-            case redis.exceptions.TimeoutError() | TimeoutError():
-                self._doubt(endpoint, error, hangs=True)
-            case redis.exceptions.ConnectionError() | OSError():
-                self._doubt(endpoint, error)
-            case redis.exceptions.RedisError() if text_of(error).startswith(_OUTDATED):
-                self._want_to_learn()
+        self._conclude(endpoint, self.known.heard(endpoint, error))
 
-    def _doubt(self, endpoint: Endpoint, error: Exception, *, hangs: bool = False) -> None:
-        health = self._health.setdefault(endpoint, Health())
-        if health.doubt(_reason(error), hangs=hangs):
-            self._spawn(self._check(endpoint, health))
+    def _conclude(self, endpoint: Endpoint, conclusion: Conclusion) -> None:
+        if conclusion.check:
+            self._spawn(self._check(endpoint))
+        if conclusion.learn:
+            self._want_to_learn()
 
-    async def _check(self, endpoint: Endpoint, health: Health) -> None:
+    async def _check(self, endpoint: Endpoint) -> None:
         """Try a node until it answers, or has no slot any more. Nobody may be publishing, who would be redirected."""
-        logged = False
-        while self.slots.serves(endpoint):
+        health, slots, logged = self.known.health(endpoint), self.known.slots, False
+        while slots.serves(endpoint):
             try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self.node(endpoint).ask("PING")
-            except (redis.exceptions.RedisError, OSError) as error:
-                delay_s = health.failed(_reason(error))
+                await self._ask(endpoint, "PING")
+            except FAILURES as error:
+                delay_s = health.failed(reason_of(error))
                 if not logged:
                     log.warning("the Redis node %s is away: %s", endpoint, health.away)
                     logged = True
@@ -212,48 +161,38 @@ class Nodes:
             else:
                 break
         health.succeeded()
-        if logged and self.slots.serves(endpoint):
+        if logged and slots.serves(endpoint):
             log.info("the Redis node %s is back", endpoint)
 
-    def _want_to_learn(self) -> None:
+    async def _ask(self, endpoint: Endpoint, *words: str) -> Any:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.node(endpoint).ask(*words)
+
+    def _want_to_learn(self) -> "asyncio.Task[Exception | None]":
         if self._learning is None:
             self._learning = self._spawn(self._discover())
+        return self._learning
 
     async def _discover(self) -> Exception | None:
         try:
             early_s = self._learned_at + EVERY_S - time.monotonic()
             if early_s > 0:
                 await asyncio.sleep(early_s)
-            self._learned_at = time.monotonic()
-            asked_at, masters = self.slots.version, self.slots.masters
-            well = [node for node in masters if self.away(node) is None]
-            asking = discover(self.slots, (*well, *self.slots.replicas), self._address.seeds)
-            reply: Any = None
-            while True:
-                try:
-                    node = asking.send(reply)
-                except StopIteration as over:
-                    self.slots.take(over.value, asked_at)
-                    break
-                except redis.exceptions.RedisError as error:
-                    return error
-                try:
-                    async with asyncio.timeout(PATIENCE_S):
-                        reply = await self.node(node).ask(*ASK)
-                except (redis.exceptions.RedisError, OSError) as error:
-                    reply = _as_redis_error(error)
-            self._leave_others(masters)
-            return None
+            self._learned_at, before = time.monotonic(), self.known.slots.masters
+            error = await run_steps_async(self.known.discovery(), lambda node: self._ask(node, *ASK), FAILURES)
+            if error is None:
+                self._leave_others(before)
+            return error
         finally:
             self._learning = None
 
     def _leave_others(self, before: Sequence[Endpoint]) -> None:
         """Leave the nodes that have no slot any more: those who wait for one that hangs go on at its successor."""
         for endpoint in list(self._nodes):
-            if self.slots.serves(endpoint):
+            if self.known.slots.serves(endpoint):
                 continue
             node = self._nodes.pop(endpoint)
-            self._health.pop(endpoint, None)
+            self.known.leave(endpoint)
             self._patience_s.pop(endpoint, None)
             self._late.pop(endpoint, None)
             if endpoint in before:
@@ -282,15 +221,3 @@ class Nodes:
 
 def _late(endpoint: Endpoint) -> NodeAway:
     return NodeAway(f"{endpoint} does not answer yet")
-
-
-def _reason(error: Exception) -> str:
-    if type(error) is TimeoutError:  # of asking it here
-        return f"no answer within {PATIENCE_S:g} s"
-    return str(error) or type(error).__name__
-
-
-def _as_redis_error(error: Exception) -> redis.exceptions.RedisError:
-    if isinstance(error, redis.exceptions.RedisError):
-        return error
-    return redis.exceptions.ConnectionError(_reason(error))

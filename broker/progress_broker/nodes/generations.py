@@ -11,7 +11,7 @@ demotion only to calls that are blocked at that moment.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -20,9 +20,10 @@ import redis.asyncio as aioredis
 import redis.connection
 import redis.exceptions
 
-from progress_broker.nodes.redis_errors import text_of
 from progress_broker.routing.address import Kind, RedisAddress
+from progress_broker.routing.server_errors import text_of
 from progress_broker.routing.server_kind import Inquiry, inquire, is_replica
+from progress_broker.runtime.steps import run_steps, run_steps_async
 
 MIN_INTERVAL_S = 0.5
 """The minimum time between the ends of two generations: a master that rejects writes for a longer time must not get
@@ -87,25 +88,6 @@ class ConnectionGeneration:
         self._not_before = self.clock() + MIN_INTERVAL_S
 
 
-async def inquire_by(ask: Callable[..., Awaitable[Any]], shown: str, kind: Kind) -> tuple[str, ...]:
-    """Check a server's kind, by sending commands with `ask`. Raises what `inquire` and `ask` raise.
-
-    Return the command that asks this server for its role again.
-    """
-    inquiry = inquire(shown, kind)
-    try:
-        command = next(inquiry)
-        while True:
-            try:
-                reply = await ask(*command)
-            except redis.exceptions.ResponseError as error:
-                reply = error
-            command = inquiry.send(reply)
-    except StopIteration as over:
-        again: tuple[str, ...] = over.value
-        return again
-
-
 class _FailoverAware:
     """The common part of asyncio and synchronous connections.
 
@@ -121,6 +103,9 @@ class _FailoverAware:
         self._question: tuple[str, ...] = ()
         self._ask_at = 0.0
         self._asked = False  # and the answer was not read yet
+
+    def _inquiry(self) -> Inquiry:
+        return inquire(self._shown, self._generation.kind)
 
     def _begun(self, number: int, question: tuple[str, ...]) -> None:
         self._made_in, self._question = number, question
@@ -161,11 +146,14 @@ class _FailoverAwareAsync(_FailoverAware):
         try:
             await super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:  # for example from a Cluster, which has no databases
-            await inquire_by(self._ask, self._shown, self._generation.kind)
+            await self._inquire()
             raise
-        self._begun(number, await inquire_by(self._ask, self._shown, self._generation.kind))
+        self._begun(number, await self._inquire())
 
-    async def _ask(self, *command: str) -> Any:
+    async def _inquire(self) -> tuple[str, ...]:
+        return await run_steps_async(self._inquiry(), self._ask, redis.exceptions.ResponseError)
+
+    async def _ask(self, command: tuple[str, ...]) -> Any:
         connection: Any = self
         await connection.send_command(*command, check_health=False)
         return await connection.read_response()
@@ -205,20 +193,17 @@ class _FailoverAwareSync(_FailoverAware):
         try:
             super().on_connect()  # type: ignore[misc]
         except redis.exceptions.ResponseError:
-            self._inquire(inquire(self._shown, self._generation.kind))
+            self._inquire()
             raise
-        self._begun(number, self._inquire(inquire(self._shown, self._generation.kind)))
+        self._begun(number, self._inquire())
 
-    def _inquire(self, inquiry: Inquiry) -> tuple[str, ...]:
+    def _inquire(self) -> tuple[str, ...]:
+        return run_steps(self._inquiry(), self._ask, redis.exceptions.ResponseError)
+
+    def _ask(self, command: tuple[str, ...]) -> Any:
         connection: Any = self
-        try:
-            command = next(inquiry)
-            while True:
-                connection.send_command(*command, check_health=False)
-                command = inquiry.send(self._reply())
-        except StopIteration as over:
-            again: tuple[str, ...] = over.value
-            return again
+        connection.send_command(*command, check_health=False)
+        return connection.read_response()
 
     def _reply(self) -> Any:
         try:

@@ -1,6 +1,5 @@
 """Converts errors of Redis and of the network to the broker's own errors. No other module interprets them."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from progress_broker.errors import (
 )
 from progress_broker.routing.health import NodeAway
 from progress_broker.routing.plan import is_moving
+from progress_broker.routing.server_errors import text_of
 from progress_broker.routing.server_kind import NotMaster, WrongKind
 
 _UNAVAILABLE = (
@@ -44,16 +44,6 @@ _READ_ONLY = (
     "the Redis at PROGRESS_REDIS_URL is a replica now and rejects writes ({}), as after a failover:"
     " set PROGRESS_REDIS_URL to the master's address; if the address follows the master, wait: this is retried"
 )
-
-_SCRIPT_ERROR = re.compile("^Error running script.*: -(?=[A-Z]+ )")
-"""The text that Redis before version 7 writes before the error of a command in a script."""
-
-
-def text_of(error: redis.exceptions.RedisError) -> str:
-    """Return Redis' error text, starting with its code. The library and scripts on Redis 6 move or remove the code."""
-    text = _SCRIPT_ERROR.sub("", str(error))
-    code = error.status_code
-    return text if code in (None, "ERR") or text.startswith(f"{code} ") else f"{code} {text}"
 
 
 @contextmanager

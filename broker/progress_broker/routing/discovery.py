@@ -6,6 +6,7 @@ from typing import Any, Final
 import redis.exceptions
 
 from progress_broker.routing.address import Endpoint
+from progress_broker.routing.server_errors import reason_of
 from progress_broker.routing.slots import Layout, SlotMap
 
 ASK: Final = ("CLUSTER", "SLOTS")
@@ -37,7 +38,8 @@ def discover(slots: SlotMap, first: Iterable[Endpoint], seeds: Iterable[Endpoint
     for node in dict.fromkeys((*first, *slots.masters, *slots.replicas, *seeds)):
         reply = yield node
         if isinstance(reply, Exception):
-            errors.append(reply)
+            known = isinstance(reply, redis.exceptions.RedisError)
+            errors.append(reply if known else redis.exceptions.ConnectionError(reason_of(reply)))
             continue
         layout = read_layout(reply, node, slots)
         if layout.ranges:

@@ -152,7 +152,7 @@ class RoutedConnections(Connections):
         """Divide keys by the node that has them, as far as is known."""
         groups: dict[Endpoint | None, list[str]] = {}
         for key in keys:
-            groups.setdefault(self._nodes.slots.owner(slot_of(key)), []).append(key)
+            groups.setdefault(self._nodes.known.slots.owner(slot_of(key)), []).append(key)
         return [KeysOfNode(self._at(node), some) for node, some in groups.items()]
 
     def _at(self, node: Endpoint | None) -> RoutedRedis:

@@ -103,7 +103,7 @@ class Connection:
         # Write only if nothing is stored yet: so a Redis that rejects writes can still be read.
         if is_set_up(known):
             return known
-        masters = 1 if self._nodes is None else len(self._nodes.slots.masters)
+        masters = 1 if self._nodes is None else len(self._nodes.known.slots.masters)
         return self.run(meta_call(self.settings, masters))
 
     def run(self, call: Call) -> Any:

@@ -69,7 +69,7 @@ def run_on_nodes(
         waits = Waits(frozenset(durable), most_ms)
         commands = [(call.command(), _PLAIN) for call in calls]
         replies = nodes.carry(commands, [call.script.text for call in calls], patience_s, waits)
-    alone = not nodes.all_away
+    alone = bool(nodes.known.well)
     return [_of_node(reply, alone=alone) for reply in replies], [waits.confirmed.get(at) for at in range(len(calls))]
 
 

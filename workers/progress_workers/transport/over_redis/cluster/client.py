@@ -5,11 +5,11 @@ from typing import Any
 import redis
 
 from progress_broker.nodes.node import unparsed
-from progress_broker.routing.address import Endpoint
 from progress_broker.routing.command_keys import key_of
 from progress_broker.routing.health import NodeAway
+from progress_broker.routing.known_nodes import of_node
 from progress_broker.routing.plan import did_not_run
-from progress_broker.routing.server_kind import WrongKind
+from progress_broker.routing.server_errors import FAILURES
 from progress_workers.transport.over_redis.cluster.nodes import ClusterNodes
 
 
@@ -26,7 +26,7 @@ class ClusterClient(redis.Redis):
         try:
             return self._execute(*args, **options)
         except NodeAway as error:
-            if self._nodes.all_away:
+            if not self._nodes.known.well:
                 raise redis.ConnectionError(str(error)) from None
             raise
 
@@ -36,7 +36,7 @@ class ClusterClient(redis.Redis):
             node = self._nodes.owner(key if isinstance(key, str) else key.decode())
             try:
                 return node.client.execute_command(*args, **options)
-            except (redis.RedisError, OSError) as error:
+            except FAILURES as error:
                 node.heard(error)
                 if not did_not_run(error):
                     raise of_node(node.endpoint, error) from None
@@ -44,12 +44,3 @@ class ClusterClient(redis.Redis):
         if isinstance(reply, Exception):
             raise reply
         return reply
-
-
-def of_node(endpoint: Endpoint, error: Exception) -> Exception:
-    """Return an error of one node, as others may answer: `NodeAway` if its connection failed."""
-    if isinstance(error, WrongKind | redis.AuthenticationError):
-        return error
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
-        return NodeAway(f"{endpoint}: {str(error) or type(error).__name__}")
-    return error

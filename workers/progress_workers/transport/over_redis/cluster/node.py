@@ -12,7 +12,6 @@ from progress_broker.nodes.node import connect, unparsed
 from progress_broker.nodes.replicas import ROLE, Wait, replicas_of
 from progress_broker.routing.address import Endpoint, RedisAddress
 from progress_broker.routing.discovery import PATIENCE_S
-from progress_broker.routing.health import Health
 from progress_broker.routing.plan import Part
 from progress_broker.settings import Settings
 from progress_workers.core.wakeup import Wakeup
@@ -46,7 +45,6 @@ class ClusterNode:
         self._blocking: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.thread = NodeThread(f"progress-node-{endpoint}")
         self._replicas = replicas_of(address, settings)
-        self.health = Health()
         self.told = False
         """Whether the log has told that it is away."""
 
