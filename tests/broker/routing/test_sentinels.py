@@ -7,10 +7,10 @@ import pytest
 import redis.exceptions
 
 from progress_broker.nodes.generations import ConnectionGeneration
-from progress_broker.nodes.sentinels.known import KEPT_S, LEFT_S, KnownMaster
+from progress_broker.nodes.sentinels.known import KEPT_S, LEFT_S, KnownMaster, Try
 from progress_broker.routing.address import Endpoint, parse_address
 from progress_broker.routing.sentinels import Named, Read, find_master, listen
-from progress_broker.routing.server_kind import WrongKind
+from progress_broker.routing.server_kind import NotMaster, WrongKind
 
 A, B, C = (Endpoint(name, 26379) for name in "abc")
 OLD, NEW = Endpoint("old", 6379), Endpoint("new", 6379)
@@ -155,6 +155,32 @@ def turn_to(known: KnownMaster, endpoint: Endpoint, sentinel: Endpoint) -> Conne
     known.confirm(answer, connection)
     known.believe(sentinel, endpoint)
     return connection
+
+
+def test_an_announced_server_is_tried_until_it_says_that_it_is_the_master(known: KnownMaster) -> None:
+    connect(known, {A: SAYS_OLD})
+    following = known.following(B)
+    next(following)
+    following.send(None)  # what was asked is sent
+    step = following.send(SAYS_OLD)
+    for _ in range(3):
+        assert isinstance(step, Read), "the master is who it was"
+        step = following.send([b"subscribe", b"+switch-master", 1])
+    assert isinstance(step, Read)
+    step = following.send(PROMOTING)
+    pauses = []
+    for _ in range(3):
+        assert isinstance(step, Try)
+        assert step.answer.endpoint == NEW
+        pauses.append(step.after_s)
+        step = following.send(NotMaster("not yet"))
+    assert pauses[0] == 0 < pauses[1] < pauses[2]
+    assert isinstance(following.send(DEAD), Read), "whoever needs a connection asks"
+    assert isinstance(following.send(PROMOTED), Try)
+    assert isinstance(following.send(None), Read)
+    answer = known.kept()
+    assert answer is not None
+    assert (answer.endpoint, known.order) == (NEW, [B, A, C])
 
 
 def test_a_change_ends_the_generation_at_once_and_cuts_what_waits(known: KnownMaster, clock: Clock) -> None:

@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis.exceptions
 
 from progress_broker.nodes.generations import ConnectionGeneration
 from progress_broker.nodes.sentinels.connections import sentinel_connection, to_master
-from progress_broker.nodes.sentinels.known import RETRY_S, Answer, KnownMaster
+from progress_broker.nodes.sentinels.known import RETRY_S, Answer, KnownMaster, Step, Try
 from progress_broker.routing.address import Endpoint, RedisAddress
-from progress_broker.routing.sentinels import ASK_S, TRIES_S, Named, Read, listen, question
-from progress_broker.routing.server_kind import NotMaster
+from progress_broker.routing.sentinels import ASK_S, Read, question
+from progress_broker.routing.server_errors import FAILURES
+from progress_broker.runtime.steps import run_steps_async
 
 
 class AsyncMaster:
@@ -56,73 +58,51 @@ class AsyncMaster:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _inquire(self) -> Answer:
-        inquiry = self.known.inquiry()
-        reply: Any = None
-        while True:
-            try:
-                sentinel = inquiry.send(reply)
-            except StopIteration as over:
-                answer: Answer = over.value
-                return answer
-            try:
-                async with asyncio.timeout(ASK_S):
-                    reply = await self._ask(sentinel)
-            except (redis.exceptions.RedisError, OSError) as error:
-                reply = error
+        return await run_steps_async(self.known.inquiry(), self._ask, FAILURES)
 
     async def _ask(self, sentinel: Endpoint) -> Any:
         connection = sentinel_connection(self.known.address, sentinel, asynchronous=True)
         try:
-            await connection.connect()
-            await connection.send_command(*question(self.known.address.service))
-            return await connection.read_response()
+            async with asyncio.timeout(ASK_S):
+                await connection.connect()
+                await connection.send_command(*question(self.known.address.service))
+                return await connection.read_response()
         finally:
             await connection.disconnect(nowait=True)
 
     async def _listen(self, sentinel: Endpoint) -> None:
         while True:
-            with suppress(redis.exceptions.RedisError, OSError):
+            with suppress(*FAILURES):
                 connection = sentinel_connection(self.known.address, sentinel, asynchronous=True)
                 try:
                     await connection.connect()
-                    await self._hear(connection, sentinel)
+                    await run_steps_async(self.known.following(sentinel), partial(self._do, connection))
                 finally:
                     await connection.disconnect(nowait=True)
             await asyncio.sleep(RETRY_S)
 
-    async def _hear(self, connection: Any, sentinel: Endpoint) -> None:
-        listening = listen(self.known.address)
-        step = next(listening)
-        while True:
-            reply = None
-            match step:
-                case Read(patience_s):
-                    reply = await _read(connection, patience_s)
-                case Named() as named:
-                    await self._turn_to(named, sentinel)
-                case commands:
-                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            step = listening.send(reply)
+    async def _do(self, connection: Any, step: Step) -> Any:
+        match step:
+            case Read(patience_s):
+                return await _read(connection, patience_s)
+            case Try():
+                return await self._try(step)
+            case commands:
+                return await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
-    async def _turn_to(self, named: Named, sentinel: Endpoint) -> None:
-        """Connect to a new master. If it is one, all connections to the old one are left."""
-        answer = self.known.to_try(named)
-        if answer is None or self.make_connection is None:
-            return
-        for pause_s in TRIES_S:
-            await asyncio.sleep(pause_s)
-            connection = self.make_connection()
-            connection.aim(answer)
-            try:
-                await connection.connect()
-            except NotMaster:
-                continue
-            except (redis.exceptions.RedisError, OSError):  # whoever needs a connection asks
-                return
-            finally:
-                await connection.disconnect(nowait=True)
-            self.known.believe(sentinel, answer.endpoint)
-            return
+    async def _try(self, server: Try) -> Exception | None:
+        if self.make_connection is None:
+            return redis.exceptions.ConnectionError("there are no connections yet")
+        await asyncio.sleep(server.after_s)
+        connection = self.make_connection()
+        connection.aim(server.answer)
+        try:
+            await connection.connect()
+        except FAILURES as error:
+            return error
+        finally:
+            await connection.disconnect(nowait=True)
+        return None
 
 
 async def _read(connection: Any, patience_s: float) -> Any:

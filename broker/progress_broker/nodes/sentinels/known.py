@@ -2,14 +2,14 @@
 
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import redis.exceptions
 
 from progress_broker.nodes.generations import LEFT, ConnectionGeneration
 from progress_broker.routing.address import Endpoint, RedisAddress
-from progress_broker.routing.sentinels import Named, find_master
+from progress_broker.routing.sentinels import TRIES_S, Named, Read, Words, find_master, listen
 from progress_broker.routing.server_kind import NotMaster
 
 KEPT_S = 0.2
@@ -26,6 +26,17 @@ class Answer(NamedTuple):
 
     endpoint: Endpoint
     turn: int
+
+
+class Try(NamedTuple):
+    """Wait, then connect to an announced server. The answer to this step is None, or the error if that failed."""
+
+    answer: Answer
+    after_s: float
+
+
+Step = Sequence[Words] | Read | Try
+"""Commands to send in one write, or a reply to read, or a server to try."""
 
 
 class Cuttable(Protocol):
@@ -79,6 +90,31 @@ class KnownMaster:
         """Lead new connections to a server, and ask first the sentinel that named it."""
         self._kept = (endpoint, self._clock() + KEPT_S)
         self.order = [sentinel, *(each for each in self.order if each != sentinel)]
+
+    def following(self, sentinel: Endpoint) -> Generator[Step, Any, None]:
+        """Hear from a sentinel as `listen` does, and turn to each new master that it names.
+
+        If the server that is tried says that it is the master, all connections to the old one are left.
+        """
+        listening = listen(self.address)
+        step = next(listening)
+        while True:
+            if isinstance(step, Named):
+                yield from self._turn_to(step, sentinel)
+                step = next(listening)
+            else:
+                step = listening.send((yield step))
+
+    def _turn_to(self, named: Named, sentinel: Endpoint) -> Generator[Try, Any, None]:
+        answer = self.to_try(named)
+        if answer is None:
+            return
+        for after_s in TRIES_S:
+            error = yield Try(answer, after_s)
+            if error is None:
+                self.believe(sentinel, answer.endpoint)
+            if not isinstance(error, NotMaster):  # if it failed, whoever needs a connection asks
+                return
 
     def to_try(self, named: Named) -> Answer | None:
         """Return what to connect to: what a sentinel named, unless that is the current master, or one that was left."""

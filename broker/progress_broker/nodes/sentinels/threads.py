@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Lock, Thread
 from typing import Any
 
@@ -12,10 +13,11 @@ import redis.exceptions
 
 from progress_broker.nodes.generations import ConnectionGeneration
 from progress_broker.nodes.sentinels.connections import sentinel_connection, to_master
-from progress_broker.nodes.sentinels.known import RETRY_S, Answer, KnownMaster
+from progress_broker.nodes.sentinels.known import RETRY_S, Answer, KnownMaster, Step, Try
 from progress_broker.routing.address import Endpoint, RedisAddress
-from progress_broker.routing.sentinels import ASK_S, TRIES_S, Named, Read, listen, question
-from progress_broker.routing.server_kind import NotMaster
+from progress_broker.routing.sentinels import ASK_S, Read, question
+from progress_broker.routing.server_errors import FAILURES
+from progress_broker.runtime.steps import run_steps
 
 _NEXT_S = 0.1
 """How long to wait before the next sentinel is listened to when one can't be."""
@@ -57,18 +59,7 @@ class ThreadedMaster:
                 self._asking.release()
 
     def _inquire(self) -> Answer:
-        inquiry = self.known.inquiry()
-        reply: Any = None
-        while True:
-            try:
-                sentinel = inquiry.send(reply)
-            except StopIteration as over:
-                answer: Answer = over.value
-                return answer
-            try:
-                reply = self._ask(sentinel)
-            except (redis.exceptions.RedisError, OSError) as error:
-                reply = error
+        return run_steps(self.known.inquiry(), self._ask, FAILURES)
 
     def _ask(self, sentinel: Endpoint) -> Any:
         connection = sentinel_connection(self.known.address, sentinel, asynchronous=False)
@@ -89,49 +80,38 @@ class ThreadedMaster:
         seeds = list(self.known.order)
         while True:
             for sentinel in seeds:
-                with suppress(redis.exceptions.RedisError, OSError):
+                with suppress(*FAILURES):
                     connection = sentinel_connection(self.known.address, sentinel, asynchronous=False)
                     try:
                         connection.connect()
-                        self._hear(connection, sentinel)
+                        run_steps(self.known.following(sentinel), partial(self._do, connection))
                     finally:
                         connection.disconnect()
                 time.sleep(_NEXT_S)
             time.sleep(RETRY_S)
 
-    def _hear(self, connection: Any, sentinel: Endpoint) -> None:
-        listening = listen(self.known.address)
-        step = next(listening)
-        while True:
-            reply = None
-            match step:
-                case Read(patience_s):
-                    reply = _read(connection, patience_s)
-                case Named() as named:
-                    self._turn_to(named, sentinel)
-                case commands:
-                    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            step = listening.send(reply)
+    def _do(self, connection: Any, step: Step) -> Any:
+        match step:
+            case Read(patience_s):
+                return _read(connection, patience_s)
+            case Try():
+                return self._try(step)
+            case commands:
+                return connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
-    def _turn_to(self, named: Named, sentinel: Endpoint) -> None:
-        """Connect to a new master. If it is one, all connections to the old one are left."""
-        answer = self.known.to_try(named)
-        if answer is None or self.make_connection is None:
-            return
-        for pause_s in TRIES_S:
-            time.sleep(pause_s)
-            connection = self.make_connection()
-            connection.aim(answer)
-            try:
-                connection.connect()
-            except NotMaster:
-                continue
-            except (redis.exceptions.RedisError, OSError):  # whoever needs a connection asks
-                return
-            finally:
-                connection.disconnect()
-            self.known.believe(sentinel, answer.endpoint)
-            return
+    def _try(self, server: Try) -> Exception | None:
+        if self.make_connection is None:
+            return redis.exceptions.ConnectionError("there are no connections yet")
+        time.sleep(server.after_s)
+        connection = self.make_connection()
+        connection.aim(server.answer)
+        try:
+            connection.connect()
+        except FAILURES as error:
+            return error
+        finally:
+            connection.disconnect()
+        return None
 
 
 def _read(connection: Any, patience_s: float) -> Any:
