@@ -207,14 +207,14 @@ async def _sweep(largest: Largest) -> Callable[[], Awaitable[Any]]:
         keys = largest.store.keyspace.operation(id)
         await largest.client.xadd(keys.log, {"d": "x" * 60_000})
         await largest.client.hset(keys.snapshot, "expires", "1")
-    return largest.store.sweep
+    return largest.store.upkeep.sweep
 
 
 @case("lapsed: 3,000 expired leases")
 async def _lapsed(largest: Largest) -> Callable[[], Awaitable[Any]]:
     ids = await largest.running(3_000, ["kind:job"])
     await largest.client.zadd(largest.store.keyspace.lane(LANE).leases, dict.fromkeys(ids, 1))
-    return largest.store.expired_leases
+    return largest.store.upkeep.expired_leases
 
 
 @case("find: 10,000 that match")

@@ -17,9 +17,9 @@ from progress_broker.live.feeds.feed_log import FeedLog
 from progress_broker.live.feeds.pace import Pace
 from progress_broker.live.feeds.reader import FeedReader
 from progress_broker.live.loader import ChannelLoader
+from progress_broker.live.probe import NotReadyReason, Probes
 from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer
-from progress_broker.operations.probe import NotReadyReason, Probes
 from progress_broker.operations.store import Store
 from progress_broker.runtime import tracing
 from progress_broker.runtime.backoff import backoff_s

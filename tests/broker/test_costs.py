@@ -116,7 +116,7 @@ async def test_a_look_for_what_is_due_costs_two_round_trips_if_nothing_is(store:
     await store.publish("a", [encode("progress", {"percent": 1}, store.settings)])
     for _ in range(2):  # scripts are loaded by the first
         async with measured(store.connections.commands) as cost:
-            assert (await store.sweep(), await store.expired_leases()) == (0, [])
+            assert (await store.upkeep.sweep(), await store.upkeep.expired_leases()) == (0, [])
     assert cost.scripts == 1
     assert cost.commands <= 2 * (store.keyspace.lanes + 1) + 1 + 20, "a plain command for each lane"
 
@@ -128,7 +128,7 @@ async def test_a_sweep_removes_all_that_is_due_a_part_at_a_time(store: Store) ->
     await client.zadd(lane.expiry, {f"o{i}\nkind:job\n{tags}": 1 for i in range(3_000)})
     await client.zadd(lane.index, {f"o{i}": 1 for i in range(3_000)})
     async with measured(client) as cost:
-        assert await store.sweep() == 3_000
+        assert await store.upkeep.sweep() == 3_000
     assert cost.commands / cost.scripts < 50 * (MAX_TAGS + 20)
     assert await client.zcard(lane.index) == 0
 

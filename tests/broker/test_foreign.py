@@ -165,7 +165,7 @@ class Others:
             await redis.zadd(keys.lane.expiry, {member: 1})
             await redis.hset(keys.snapshot, "expires", "1")
         for _ in range(3):
-            await self.store.sweep()
+            await self.store.upkeep.sweep()
         for id in ids:
             keys = self.store.keyspace.operation(id)
             assert not await redis.exists(keys.snapshot, keys.log)
@@ -330,7 +330,7 @@ async def test_what_hinders_is_told_once(store: Store, redis: Any, caplog: pytes
         for _ in range(5):
             await redis.zadd(keys.lane.leases, {"odd": 1})
             await Reaper(store).reap()
-            await store.sweep()
+            await store.upkeep.sweep()
             await store.find(Filters())
             for event in await event_log.kept(store, "odd", 10):
                 make_frame(event)

@@ -214,7 +214,7 @@ async def test_what_has_expired_is_swept(full: Filled) -> None:
     await full.redis.zadd(keys.lane.expiry, {member: 1})
     await full.redis.hset(keys.snapshot, "expires", "1")
     await full.fill()
-    assert await full.store.sweep() == 1
+    assert await full.store.upkeep.sweep() == 1
     assert not await full.redis.exists(keys.snapshot, keys.log)
     assert (await full.store.find(Filters()))[0] == []
 
@@ -288,7 +288,7 @@ async def test_a_disk_that_is_full_rejects_writes_and_leaves_reading(tmp_path: P
                     with pytest.raises(StorageFull, match="disk"):
                         await asked
                 assert (await store.get("a")).status is Status.PENDING
-                await store.expired_leases()
+                await store.upkeep.expired_leases()
                 outlet, _ = await watch(hub)
                 assert outlet.types == ["snapshot"]
                 await eventually(lambda: hub.not_ready_reason == "redis full", "it is noticed")

@@ -8,12 +8,12 @@ import pytest
 
 from progress_broker import errors
 from progress_broker.hub import Hub
+from progress_broker.live.probe import Probe, Probes
 from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Script
 from progress_broker.operations import commands
 from progress_broker.operations.listing import Filters
-from progress_broker.operations.probe import Probe, Probes
 from progress_broker.operations.store import Store
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch

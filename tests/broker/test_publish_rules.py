@@ -64,7 +64,7 @@ async def test_a_shorter_lease_leaves_one_that_is_held_for_longer(store: Store) 
     held = await store.connections.commands.zscore(leases, "a")
     await store.publish("a", [], lease_ms=20_000)
     for _ in range(store.keyspace.lanes):  # each call corrects deadlines of one lane that are too late
-        assert await store.expired_leases() == []
+        assert await store.upkeep.expired_leases() == []
     assert await store.connections.commands.zscore(leases, "a") == held
 
 

@@ -35,7 +35,7 @@ async def begin(store: Store, id: str = "op", lease_s: float | None = LEASE_S) -
 
 async def lapse(store: Store) -> None:
     async def lapsed() -> bool:
-        return bool(await store.expired_leases())
+        return bool(await store.upkeep.expired_leases())
 
     await eventually(lapsed, "a lease lapses")
 
@@ -63,7 +63,7 @@ async def test_a_silent_worker_s_operation_stalls_and_then_ends_as_lost(store: S
     assert await statuses(store) == ["pending", "running", "stalled", "failed"]
     assert (reaper.stalled, reaper.lost) == (1, 1)
     assert (await store.get("alive")).status is Status.RUNNING
-    assert await store.expired_leases() == []
+    assert await store.upkeep.expired_leases() == []
 
 
 async def test_many_reapers_at_once_say_it_once(store: Store) -> None:
@@ -107,7 +107,7 @@ async def test_who_is_not_the_worker_keeps_no_lease_and_wakes_nothing(store: Sto
     await begin(store)
     await lapse(store)
     await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], as_observer=True)
-    assert len(await store.expired_leases()) == 1
+    assert len(await store.upkeep.expired_leases()) == 1
     await Reaper(store).reap()
     await store.publish("op", [encode("log", {"message": "from elsewhere"}, store.settings)], as_observer=True)
     assert (await store.get("op")).status is Status.STALLED
@@ -134,7 +134,7 @@ async def test_an_attempt_that_gave_up_holds_the_lease_longer(store: Store) -> N
     await begin(store)
     await store.publish("op", [encode("log", {"message": "again"}, store.settings)], attempt=1, lease_ms=60_000)
     await asyncio.sleep(2 * LEASE_S)
-    assert await store.expired_leases() == []
+    assert await store.upkeep.expired_leases() == []
 
 
 async def test_nobody_stalls_what_beats(store: Store) -> None:
@@ -151,7 +151,7 @@ async def test_a_deadline_in_a_distant_future_is_brought_back(store: Store) -> N
     leases = store.keyspace.operation("op").lane.leases
     far = await store.connections.commands.zscore(leases, "op") + 3_600_000
     await store.connections.commands.zadd(leases, {"op": far})
-    await store.expired_leases()
+    await store.upkeep.expired_leases()
     await lapse(store)
 
 
@@ -161,7 +161,7 @@ async def test_what_is_no_longer_there_is_not_told(store: Store) -> None:
     leases = store.keyspace.operation("op").lane.leases
 
     async def forgotten() -> bool:
-        return await store.expired_leases() == [] and await store.connections.commands.zcard(leases) == 0
+        return await store.upkeep.expired_leases() == [] and await store.connections.commands.zcard(leases) == 0
 
     await eventually(forgotten, "it is forgotten")
 

@@ -112,7 +112,7 @@ class TestAnOperatorsChange:
         await retention.change(store, retention.Retention(0.001, 7_200))
 
         async def gone() -> bool:
-            await store.sweep()
+            await store.upkeep.sweep()
             return not await store.connections.commands.zcard(store.keyspace.operation("a").lane.expiry)
 
         await eventually(gone, "it is swept")

@@ -99,7 +99,7 @@ async def use_everything(store: Store) -> None:
     await store.cancel("a")
     await run(redis, publish_call("a", keys, [], attempt=2, begins=True, worker="w"))
     await redis.zadd(keys.lane.leases, {"nobody": 1, "a": 9e15})
-    assert await store.expired_leases() == []
+    assert await store.upkeep.expired_leases() == []
     await index_search.by_terms(store, frozenset({b"kind:job"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
     await store.publish("a", [encode("end", {"status": "succeeded"}, store.settings)])
     await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
@@ -116,7 +116,7 @@ async def use_everything(store: Store) -> None:
     await redis.hset(store.keyspace.operation("a").snapshot, "expires", "1")
     for id in ("b", "long"):
         await redis.hset(store.keyspace.operation(id).snapshot, "expires", "1")
-    assert await store.sweep() == 4
+    assert await store.upkeep.sweep() == 4
     await store.delete("c", force=True)
     await store.probe(0, "~probe-1", b"1")
     caller = store.keyspace.caller("ann")

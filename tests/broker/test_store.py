@@ -365,7 +365,7 @@ class TestSweeping:
             await store.publish(f"a{i}", [progress(store), end(store)])
 
         async def left() -> set[str]:
-            await store.sweep()
+            await store.upkeep.sweep()
             masters = await store.connections.masters()
             keys = {key.decode().rpartition(":")[2] for it in masters async for key in it.scan_iter()}
             return keys - {"meta", "feed", "length"}
@@ -381,7 +381,7 @@ class TestSweeping:
 
         await expired(store, "a")
         await store.create(NewOperation(id="a", owner="bob"))
-        await store.sweep()
+        await store.upkeep.sweep()
         assert (await store.get("a")).owner == "bob"
         client, lane = store.connections.commands, store.keyspace.operation("a").lane
         assert await client.zrange(lane.index_of("owner", "bob"), 0, -1) == [b"a"]
@@ -389,7 +389,7 @@ class TestSweeping:
 
     async def test_one_that_still_runs_is_spared(self, store: Store) -> None:
         await store.create(NewOperation(id="a"))
-        assert await store.sweep() == 0
+        assert await store.upkeep.sweep() == 0
         assert (await store.get("a")).events == 1
 
 
@@ -448,7 +448,7 @@ class TestForeignHands:
         await expired(store, "a")
         await store.create(NewOperation(id="a"))
         await store.delete("a", force=True)
-        await store.sweep()
+        await store.upkeep.sweep()
         lane = store.keyspace.operation("a").lane
         assert not await store.connections.commands.exists(lane.index_of("status", "succeeded"))
 

@@ -342,7 +342,7 @@ async def test_leases_of_a_lane_that_was_away_are_not_acted_on_before_its_worker
     now += 6
     await reaper._reap_once()
     assert (await store.get(here)).status == "stalled"
-    assert await store.sweep() == 0
+    assert await store.upkeep.sweep() == 0
     upper.send(signal.SIGCONT)
     if upper.popen is not None and upper.popen.poll() is not None:
         upper.start()

@@ -62,7 +62,7 @@ async def test_leases_expire_on_each_server(store: Store, one_a_server: list[str
         await store.create(NewOperation(id=id))
         await store.publish(id, [NewEvent("status", b'{"status":"running","attempt":1}', "running")], attempt=1)
         await store.connections.commands.zadd(store.keyspace.operation(id).lane.leases, {id: 1})
-    assert sorted(await store.expired_leases()) == [(id, Status.RUNNING) for id in sorted(one_a_server)]
+    assert sorted(await store.upkeep.expired_leases()) == [(id, Status.RUNNING) for id in sorted(one_a_server)]
 
 
 async def test_the_fullest_server_is_shown(store: Store) -> None:

@@ -7,8 +7,8 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from progress_broker.errors import StorageReadOnly
+from progress_broker.live.probe import NotReadyReason
 from progress_broker.model.grants import Action
-from progress_broker.operations.probe import NotReadyReason
 from progress_broker.storage import lanes
 from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext, context_of

@@ -18,7 +18,8 @@ from progress_broker.errors import BrokerError, StorageFull, StorageUnavailable
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Status
 from progress_broker.operations import retention
-from progress_broker.operations.store import LEASES_PER_LANE, Store
+from progress_broker.operations.store import Store
+from progress_broker.operations.upkeep import LEASES_PER_LANE
 from progress_broker.runtime.backoff import until_back
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import warn_once
@@ -71,7 +72,7 @@ class Reaper:
         """
         lanes = self._store.fan_out()
         for _ in range(_ROUNDS):
-            expired = await self._store.expired_leases(lanes, held)
+            expired = await self._store.upkeep.expired_leases(lanes, held)
             await self._change(expired, lanes)
             if len(expired) < LEASES_PER_LANE:
                 break
@@ -129,7 +130,7 @@ class Reaper:
         while True:
             await _pause(self._settings.sweep_interval_s)
             with suppress(StorageUnavailable, StorageFull):
-                self.expired += await self._store.sweep()
+                self.expired += await self._store.upkeep.sweep()
 
 
 async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:
