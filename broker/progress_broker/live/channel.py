@@ -121,7 +121,7 @@ class Channel(History):
         self._joined += 1
         self._filter_for(subscription)
 
-    # What subscriptions call (`subscription.FrameSource`; a part of it is in `History`)
+    # What subscriptions call (`frame_source.FrameSource`; a part of it is in `History`)
 
     def wake(self, subscription: Subscription) -> None:
         """Call `pump` of a subscription when there is a new frame."""

@@ -225,7 +225,7 @@ class Family:
 
 
 class FamilyWatcher:
-    """One client that watches a family (`subscription.SideChannel`). It gets the newest frame while it is live."""
+    """One client that watches a family (`frame_source.SideChannel`). It gets the newest frame while it is live."""
 
     __slots__ = ("_family", "_interval_s", "_seen", "_sent_at", "_subscription", "_timer")
 

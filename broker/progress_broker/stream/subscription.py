@@ -11,13 +11,14 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from progress_broker.model.event import END, SNAPSHOT
 from progress_broker.model.position import order
 from progress_broker.runtime.tally import BytesWritten
 from progress_broker.stream.batching import Types, conflate, slices, told
 from progress_broker.stream.delivery import Delivery, StreamPolicy
+from progress_broker.stream.frame_source import FrameSource, SideChannel
 from progress_broker.stream.frames import Frame, bookmark_frame
 from progress_broker.stream.outlet import NO_OUTLET, Encoding
 from progress_broker.stream.replay import Reading
@@ -28,65 +29,6 @@ log = logging.getLogger(__name__)
 
 CONFLATE_OVER = 32
 """If a slow client is more frames behind than this, it gets only the newest of consecutive `progress` events."""
-
-
-class FrameSource(Protocol):
-    """Where a subscription reads its frames: its channel."""
-
-    @property
-    def operation(self) -> str:
-        """The operation's id."""
-
-    @property
-    def n(self) -> int:
-        """The number of the last delivered event. Every live subscription has received it."""
-
-    @property
-    def position(self) -> bytes:
-        """The position of that event."""
-
-    @property
-    def bookmark_every(self) -> int:
-        """After how many events a client that wants few types is told its new position."""
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the recent frames are loaded. When they are, the source calls `Subscription.pump`."""
-
-    def after(self, n: int) -> Sequence[Frame] | None:
-        """Return the frames after the n-th (maybe none yet), or None if they are no longer in memory."""
-
-    def read_page(self, subscription: "Subscription") -> None:
-        """Read the frames after the subscription's position from Redis, and call `take_page`."""
-
-    def read_snapshot(self, subscription: "Subscription", reset: str | None) -> None:
-        """Read the operation's snapshot, and call `take_snapshot`. After lost history, the events that are stored after
-        the last one that the subscription shares with the log follow."""
-
-    def wake(self, subscription: "Subscription") -> None:
-        """Call `Subscription.pump` when there is a new frame."""
-
-    def join(self, subscription: "Subscription") -> None:
-        """From now on, write each new frame to the subscription's outlet."""
-
-    def part(self, subscription: "Subscription") -> None:
-        """Stop writing to it."""
-
-    def leave(self, subscription: "Subscription") -> None:
-        """Remove the subscription, which has closed."""
-
-
-class SideChannel(Protocol):
-    """A source of frames that are not in the log: state of which the client needs only the newest version.
-
-    The frames have no position. They are sent only to a client that has caught up.
-    """
-
-    def pending(self, *, last: bool = False) -> Sequence[Frame]:
-        """Return the frames to send now, if there are any. `last` means that the `end` follows."""
-
-    def leave(self) -> None:
-        """Remove the subscription, which has closed."""
 
 
 class Audience(NamedTuple):
@@ -118,7 +60,7 @@ class Subscription(Stream):
         "throttle",
     )
 
-    def __init__(self, source: FrameSource, delivery: Delivery, policy: StreamPolicy) -> None:
+    def __init__(self, source: "FrameSource[Subscription]", delivery: Delivery, policy: StreamPolicy) -> None:
         super().__init__(delivery, policy)
         self.mode = Mode.STARTING
         self.n = 0

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from progress_broker.runtime import tracing
+from progress_broker.stream.frame_source import FrameSource
 from progress_broker.stream.frames import Frame
-from progress_broker.stream.subscription import FrameSource, Subscription
+from progress_broker.stream.subscription import Subscription
 
 
 class TracedFrameSource:
     """Wraps a subscription's channel, and records a span each time the subscription catches up with any event."""
 
-    def __init__(self, source: FrameSource) -> None:
+    def __init__(self, source: FrameSource[Subscription]) -> None:
         self._source = source
         self._within = tracing.current_connection()
         self._began: int | None = time.time_ns()
@@ -109,7 +110,7 @@ class TracedFrameSource:
             span.end()
 
 
-def start_tracing_after(source: FrameSource, n: int) -> None:
+def start_tracing_after(source: FrameSource[Subscription], n: int) -> None:
     """Notify a traced source that its subscription starts after the n-th event."""
     if isinstance(source, TracedFrameSource):
         source.begins(n)
