@@ -14,6 +14,7 @@ from tests.e2e.harness import OPS, Api, counting
 from tests.forked import Forked
 from tests.servers import DEADLINE_S, ApiReplica, wait_until
 from tests.topologies.sentinel import SentinelSet
+from tests.topologies.topology import do
 from tests.workers.harness import finished, worker
 
 SETTINGS = {"probe_interval_s": 0.3, "redis_timeout_s": 5}
@@ -88,6 +89,8 @@ def ended(process: Forked) -> None:
 def test_all_follow_the_master_and_go_on_without_sentinels(
     topology: SentinelSet, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    for server in topology.servers[1:]:
+        do(server, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     with ExitStack() as stack:
         replica = stack.enter_context(ApiReplica(topology.url, tmp_path / "api.log", **SETTINGS))
         api = stack.enter_context(Api(replica.url))
@@ -110,6 +113,8 @@ def test_all_follow_the_master_and_go_on_without_sentinels(
             all_go_on()
             record_property(f"gap_s, {'planned' if planned else 'killed'}", publisher.longest_gap_s)
         wait_until(lambda: "redis_failovers_total 2.0\n" in api.http.get("/metrics").text, "both are counted")
+        last = f"the master 127.0.0.1:{topology.master.port} of redis+sentinel://"
+        wait_until(lambda: last in replica.output(), "it is told that it would evict keys")
 
         hung, other, last = topology.sentinels
         for sentinel in (hung, other):  # so there is no quorum

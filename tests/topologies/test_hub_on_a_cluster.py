@@ -136,5 +136,7 @@ async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_o
     master.start()
     await eventually(lambda: not hub.lanes_away, "it is back")
     await eventually(lambda: cut.closed or cut.numbers != [-1], "what it has lost is told")
+    await hub.masters.refresh()
+    assert hub.masters.failovers == 0, "it has restarted"
     for subscription in (one, other):
         subscription.close()

@@ -52,8 +52,7 @@ class Node:
         self.queue = ScriptQueue(self.commands)
         self.heard: Callable[[Exception], None] = _ignore
         """To be called with each error of the server, or of a connection to it."""
-        self.shown = ""
-        """Its address, for people; that of all of its set in a Sentinel set."""
+        self._shown = ""
         self._master: AsyncMaster | None = None  # of a Sentinel set
 
     @classmethod
@@ -79,11 +78,17 @@ class Node:
         kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
         node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas_of(address, settings))
-        node.shown, node._master = address.shown, master
+        node._shown, node._master = address.shown, master
         node.heard = heard or _ignore
         if master is not None:
             master.make_connection = pool.make_connection
         return node
+
+    @property
+    def shown(self) -> str:
+        """Its address, for people."""
+        master = None if self._master is None else self._master.known.current
+        return self._shown if master is None else f"{master} of {self._shown}"
 
     async def ask(self, *words: str) -> Any:
         """Send a command over a connection of its own, which waits for no call. Return the reply as Redis sent it."""
