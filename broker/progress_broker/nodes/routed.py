@@ -33,7 +33,7 @@ class RoutedRedis(aioredis.Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command."""
         key = key_of(args)
-        node = None if key is None else self._nodes.known.serves(key)
+        node = None if key is None else self._nodes.known.find(key)
         if node is not None:  # as usual; the rest is for what is not
             try:
                 return await self._client_of(self._nodes.node(node)).execute_command(*args, **options)
@@ -96,12 +96,12 @@ class RoutedScripts(Scripts):
 
     async def waits(self, call: Call) -> bool:
         """Return whether the node that a call goes to has replicas, for which `durable` waits."""
-        at = self._nodes.known.serves(call.keys[0])
+        at = self._nodes.known.find(call.keys[0])
         return at is not None and await self._nodes.node(at).scripts.waits(call)
 
     async def durable(self, call: Call, most_ms: int) -> tuple[Any, bool | None]:
         """Run a script, and wait until replicas of its node have what it wrote; see `Scripts.durable`."""
-        at = self._nodes.known.serves(call.keys[0])
+        at = self._nodes.known.find(call.keys[0])
         if at is None or not await self._nodes.node(at).scripts.waits(call):
             return await self.run(call), None
         with storage_errors():
@@ -136,7 +136,7 @@ class RoutedQueue:
     async def run(self, call: Call) -> Any:
         """Run a script; return its reply."""
         with storage_errors():
-            node = self._nodes.known.serves(call.keys[0])
+            node = self._nodes.known.find(call.keys[0])
             if node is not None:  # as usual; the rest is for what is not
                 try:
                     (reply,) = await self._nodes.node(node).queue.replies([call])

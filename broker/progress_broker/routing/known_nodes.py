@@ -47,7 +47,7 @@ class KnownNodes:
         """The masters that are not away, as far as known."""
         return [master for master in self.slots.masters if self.away(master) is None]
 
-    def serves(self, key: str | bytes) -> Endpoint | None:
+    def find(self, key: str | bytes) -> Endpoint | None:
         """Return the node that serves a key, if it is known and well, as far as known."""
         owner = self.slots.owner(slot_of(key))
         return None if owner is None or self.away(owner) is not None else owner

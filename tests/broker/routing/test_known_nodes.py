@@ -50,13 +50,13 @@ def test_what_follows_from_an_error(known: KnownNodes, error: Exception, conclus
 
 def test_a_redirection_is_followed_at_once(known: KnownNodes) -> None:
     slot = slot_of("key")
-    owner = known.serves("key")
+    owner = known.find("key")
     other = B if owner == A else A
     assert owner is not None
     assert known.heard(owner, errors.MovedError(f"{slot} {other.host}:{other.port}")) == LEARN
     assert known.owner("key", None) == other
     known.health(other).failed("refused")
-    assert known.serves("key") is None
+    assert known.find("key") is None
     with pytest.raises(NodeAway, match=f"{other} is away: refused"):
         known.owner("key", None)
 
