@@ -10,7 +10,7 @@ import redis.exceptions
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Publish, Published
-from progress_broker.nodes.replicas import KNOWN_S, SLOW_S, Replicas
+from progress_broker.nodes.replicas import KNOWN_S, MISSED_S, SLOW_S, Replicas
 from progress_broker.operations.store import Store
 from tests.broker.costs import measured
 from tests.conftest import make_settings
@@ -50,6 +50,17 @@ def test_one_replica_is_waited_for_where_there_is_any() -> None:
     assert replicas.ask(20), "it may be gone"
     assert replicas.wait(250, 20) == ("WAIT", 1, 10), "it is slow, and calls must not queue up"
     assert replicas.wait(250, 20 + SLOW_S) == ("WAIT", 1, 250)
+
+
+def test_replicas_that_are_gone_are_missed_for_a_while() -> None:
+    """The network may have failed that cuts them off, and then the master dies with what only it has."""
+    replicas = Replicas(None, 1000)
+    replicas.learn(MASTER, 5)
+    replicas.learn(ALONE, 20)
+    assert replicas.wait(250, 20) == ("WAIT", 1, 10), "none is there that could confirm it"
+    assert replicas.confirmed(0, 20) is False
+    replicas.learn(ALONE, 5 + MISSED_S)
+    assert replicas.wait(250, 5 + MISSED_S) is None
 
 
 @pytest.mark.parametrize(

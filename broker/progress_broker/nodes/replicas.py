@@ -14,6 +14,9 @@ MOST_MS = 250
 """How long a creation or an end waits at most until replicas have it, in milliseconds: starts wait a second in all."""
 KNOWN_S = 10.0
 """How long it is known whether a server has replicas."""
+MISSED_S = 600.0
+"""How long replicas that were there are missed, so that they do not have what is written: a network that fails cuts a
+master off from them before it dies. After that, they are not expected back."""
 SLOW_S = 1.0
 """How long after replicas did not confirm a write in time others hardly wait for them: calls must not queue up."""
 _SLOW_MS = 10
@@ -31,8 +34,7 @@ class Replicas:
 
     def __init__(self, wanted: int | None, most_ms: int) -> None:
         self._wanted, self._most_ms = wanted, most_ms
-        self._some = False
-        self._known_until = self._slow_until = 0.0
+        self._known_until = self._slow_until = self._expected_until = 0.0
 
     def ask(self, now: float) -> bool:
         """Return whether to send `ROLE` before it is known whether there is anything to wait for."""
@@ -42,11 +44,14 @@ class Replicas:
         """Note the reply to `ROLE`. While that is an error, nobody is waited for."""
         self._give_up_if_rejected(ROLE, role)
         self._known_until = now + KNOWN_S
-        self._some = isinstance(role, list | tuple) and len(role) == 3 and role[0] == b"master" and bool(role[2])
+        if isinstance(role, list | tuple) and len(role) == 3 and role[0] == b"master" and role[2]:
+            self._expected_until = now + MISSED_S
+        else:
+            self._slow_until = self._known_until
 
     def wait(self, most_ms: int, now: float) -> Wait | None:
         """Return the command to send after writes, by the same connection; None: there is nobody to wait for."""
-        number = self._number()
+        number = self._number(now)
         if number == 0:
             return None
         return "WAIT", number, min(most_ms, self._most_ms, _SLOW_MS if now < self._slow_until else most_ms)
@@ -56,7 +61,7 @@ class Replicas:
         if not isinstance(reply, int):
             # Other errors come with a failover: then no replica is known to have it.
             return None if self._give_up_if_rejected("WAIT", reply) else False
-        if reply >= self._number():
+        if reply >= self._number(now):
             return True
         self._slow_until, self._known_until = now + SLOW_S, now
         return False
@@ -70,8 +75,8 @@ class Replicas:
         self._wanted = 0
         return True
 
-    def _number(self) -> int:
-        return int(self._some) if self._wanted is None else self._wanted
+    def _number(self, now: float) -> int:
+        return int(now < self._expected_until) if self._wanted is None else self._wanted
 
 
 def replicas_of(address: RedisAddress, settings: Settings) -> Replicas:
