@@ -210,7 +210,7 @@ class Hub:
                 raise
             subscription.wait()
             if channel.n:  # it was created after the read
-                subscription.reset(None)
+                subscription.appeared()
         except BaseException as error:
             subscription.close("rejected")
             if self.draining and isinstance(error, StorageUnavailable):

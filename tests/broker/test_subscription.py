@@ -94,6 +94,15 @@ def placed(log: Log, at: int = 0, delivery: Delivery = ALL, timers: Timers | Non
     return subscription
 
 
+def waiting(log: Log, position: bytes = b"0-0") -> Subscription:
+    """A subscription of a client that has a position, to an operation that does not exist."""
+    subscription = Subscription(log.channel, ALL, Timers().policy())
+    log.channel.add(subscription)
+    subscription.expect(position)
+    subscription.wait()
+    return subscription
+
+
 def attached(subscription: Subscription, room: int = 1_000_000) -> Outlet:
     outlet = Outlet(subscription, room)
     subscription.attach(outlet)
@@ -298,8 +307,7 @@ def test_one_that_closed_before_its_way_out_opened_ends_it() -> None:
 
 def test_awaiting_it_begins_with_a_snapshot() -> None:
     log = Log()
-    subscription = placed(log)
-    subscription.wait()
+    subscription = waiting(log)
     outlet = attached(subscription)
     log.publish("status")
     log.answer()
@@ -307,10 +315,19 @@ def test_awaiting_it_begins_with_a_snapshot() -> None:
     assert outlet.numbers == [-1, 2]
 
 
+def test_awaiting_an_operation_whose_events_the_client_has_it_has_the_client_ask_again() -> None:
+    """They are lost, and another operation has the id: the client may not be permitted to read that."""
+    log = Log()
+    subscription = waiting(log, b"5-5")
+    outlet = attached(subscription)
+    log.publish("status")
+    log.answer()
+    assert outlet.reasons() == ["lost"]
+
+
 def test_awaiting_in_vain_it_says_so() -> None:
     log = Log()
-    subscription = placed(log)
-    subscription.wait()
+    subscription = waiting(log)
     outlet = attached(subscription)
     subscription.stop_awaiting()
     assert outlet.reasons() == ["not-found"]
@@ -470,8 +487,7 @@ def test_one_that_closed_before_it_knew_what_to_await_stays_closed() -> None:
 
 def test_a_snapshot_that_comes_before_the_way_out_is_open_is_kept_for_it() -> None:
     log = Log()
-    subscription = placed(log)
-    subscription.wait()
+    subscription = waiting(log)
     log.publish()
     log.answer()
     outlet = attached(subscription)

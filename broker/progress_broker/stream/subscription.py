@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from progress_broker.model.event import END, SNAPSHOT
-from progress_broker.model.position import order
+from progress_broker.model.position import START, order
 from progress_broker.runtime.tally import BytesWritten
 from progress_broker.stream.batching import Types, conflate, slices, told
 from progress_broker.stream.delivery import Delivery, StreamPolicy
@@ -132,10 +132,13 @@ class Subscription(Stream):
         self.close("ended")
 
     def appeared(self) -> None:
-        """Start sending, if the subscription waited for the operation, which now exists."""
+        """Start sending, if the subscription waited for the operation, which now exists.
+
+        A client that has a position has events of an operation with this id, which were lost.
+        """
         if self.mode is Mode.AWAITING:
             self.mode = Mode.CATCHING_UP
-            self.reset(None)
+            self.reset("lost" if self.is_beyond(START.encode()) else None)
 
     def fall_back(self) -> None:
         """Stop being live, and keep the source's position as its own."""
