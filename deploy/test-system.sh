@@ -18,7 +18,7 @@ need wget wget
 need node nodejs
 need npm npm
 need promtool prometheus
-need faketime faketime
+need cc "gcc libc6-dev"
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     # Tests take half the time with it; without it, they take chromium.

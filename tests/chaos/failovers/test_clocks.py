@@ -1,6 +1,7 @@
 """Row 17: the clock of the server that takes over is behind."""
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.failovers.drive import driving
+from tests.servers import need
 from tests.topologies.cluster import Cluster
 from tests.topologies.sentinel import SentinelSet
 from tests.topologies.topology import LANES, do
@@ -16,27 +18,29 @@ BEHIND_S = 5
 BACK_S, TOLD_S = 8.0, 2.0
 
 
-def slow_clock() -> dict[str, str]:
-    """Return the environment of a process whose clock is behind."""
-    found = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
-    assert found, "libfaketime is missing: install Debian's faketime"
-    return os.environ | {"LD_PRELOAD": found[0], "FAKETIME": f"-{BEHIND_S}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+@pytest.fixture
+def slow_clock(folder: Path) -> dict[str, str]:
+    """The environment of a process whose clock is behind."""
+    library = folder / "slow_clock.so"
+    source = Path(__file__).with_name("slow_clock.c")
+    subprocess.run([need("cc", "gcc"), "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+    return os.environ | {"LD_PRELOAD": str(library), "CLOCK_BEHIND_S": str(BEHIND_S)}
 
 
 @pytest.fixture
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, slow_clock: dict[str, str]) -> Iterator[Cluster]:
     cluster = Cluster(folder / "cluster", replicas=1)
     for node in cluster.nodes[3:]:
-        node.env = slow_clock()
+        node.env = slow_clock
     with cluster:
         yield cluster
 
 
 @pytest.fixture
-def sentinels(folder: Path) -> Iterator[SentinelSet]:
+def sentinels(folder: Path, slow_clock: dict[str, str]) -> Iterator[SentinelSet]:
     sentinels = SentinelSet(folder / "sentinels")
     for server in sentinels.servers[1:]:
-        server.env = slow_clock()
+        server.env = slow_clock
     with sentinels:
         yield sentinels
 
