@@ -22,8 +22,8 @@ from tests.chaos.failovers.told import Line, Told
 from tests.servers import ApiReplica, wait_until
 from tests.topologies.topology import LANES
 
-RATE, SLOW_RATE = 20.0, 5.0
-"""Lines a second of an operation: of the first worker, and of the one over HTTP."""
+RATE = 20.0
+"""Lines a second of an operation of the first worker. The one over HTTP writes a quarter of that."""
 STEPS = 4
 """From a worker to the server, to Redis, and back."""
 OPS = "/v1/operations"
@@ -122,8 +122,10 @@ class Answering(threading.Thread):
 class Drive:
     """All processes of a row. `lanes` of the first worker are watched by all kinds of watchers."""
 
-    def __init__(self, url: str, folder: Path, stack: ExitStack, *, sdk_url: str | None = None) -> None:
-        """`sdk_url` is the address of the first worker; the server's, if it is None."""
+    def __init__(
+        self, url: str, folder: Path, stack: ExitStack, *, sdk_url: str | None = None, rate: float = RATE
+    ) -> None:
+        """`sdk_url` is the address of the first worker; the server's, if it is None. `rate` is that of its lines."""
         self._stack, self._folder = stack, folder
         settings: dict[str, object] = {"lanes": LANES, "history_length": HISTORY}
         self.api = stack.enter_context(ApiReplica(url, folder / "api.log", **settings))
@@ -131,8 +133,8 @@ class Drive:
         self.names = [named("op", lane) for lane in range(LANES)]
         self.over_http = [named("http", lane) for lane in range(LANES)]
         self.workers = [
-            stack.enter_context(Worker(sdk_url or self.api.url, RATE, self.names, folder / "worker.log")),
-            stack.enter_context(Worker(self.api.url, SLOW_RATE, self.over_http, folder / "worker-http.log")),
+            stack.enter_context(Worker(sdk_url or self.api.url, rate, self.names, folder / "worker.log")),
+            stack.enter_context(Worker(self.api.url, rate / 4, self.over_http, folder / "worker-http.log")),
         ]
         self.watchers = self._watch(self.api.url, url)
         self.began = time.monotonic()
@@ -220,8 +222,8 @@ class Drive:
         try:
             out, _ = self.watchers.communicate(timeout=60)
         except subprocess.TimeoutExpired:
-            self.watchers.kill()
-            out, _ = self.watchers.communicate()
+            self.watchers.terminate()
+            out, _ = self.watchers.communicate(timeout=60)
         outcome = Outcome(self, out, since if back is None else back)
         outcome.check(whole, left)
         self.slack = self.slack_s(since)
@@ -240,10 +242,10 @@ class Outcome:
 
     def __init__(self, drive: Drive, told: bytes, back: float) -> None:
         self.drive, self._back = drive, back
-        self.told = [Told.from_json(each) for each in orjson.loads(told)] if told else []
+        self.told = [Told.from_json(each) for each in orjson.loads(told)]
         names = [name for worker in drive.workers for name in worker.names]
         self.logs = {name: self._log(name) for name in names}
-        self.faults: list[str] = [] if told else ["the watchers did not come to their end"]
+        self.faults: list[str] = []
 
     def _log(self, name: str) -> list[Line]:
         lines: list[Line] = []
@@ -326,7 +328,7 @@ class Outcome:
 
 
 @contextmanager
-def driving(url: str, folder: Path, *, sdk_url: str | None = None) -> Iterator[Drive]:
+def driving(url: str, folder: Path, *, sdk_url: str | None = None, rate: float = RATE) -> Iterator[Drive]:
     """Run all processes of a row."""
     with ExitStack() as stack:
-        yield Drive(url, folder, stack, sdk_url=sdk_url)
+        yield Drive(url, folder, stack, sdk_url=sdk_url, rate=rate)

@@ -70,6 +70,12 @@ class Told:
     def reset(self, n: int, reason: str, forgotten: int) -> None:
         self.resets.append(Reset(time.monotonic(), n, reason, forgotten))
 
+    def forget(self) -> None:
+        """Take that the operation is not there: if it was, it is lost with all its events."""
+        if self.lines:
+            self.reset(0, "lost", len(self.lines))
+            self.lines, self.begins_after = [], 0
+
     def as_json(self) -> dict[str, Any]:
         return vars(self)
 
@@ -86,7 +92,7 @@ class Told:
 
         Unless it is to be `whole`, only what came after the last reset counts.
         """
-        after = self.begins_after if whole or not self.resets else self.resets[-1].n
+        after = self.begins_after if whole or not self.resets else max(self.begins_after, self.resets[-1].n)
         found, expected = [*self.faults], log[after:]
         lines = self.lines if whole else [line for line in self.lines if line.n > after]
         if lines != expected:

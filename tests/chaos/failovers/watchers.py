@@ -1,15 +1,17 @@
 """Watchers of some operations, of each kind that there is, in a process of their own. They print an empty line
 when all have begun, and in the end what they were told.
 
-It takes the server's address, that of Redis, and the names of operations, and ends when all of these have ended.
+It takes the server's address, that of Redis, and the names of operations, and ends when all of these have ended, or by
+SIGTERM.
 """
 
 import asyncio
 import json
 import random
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -103,10 +105,8 @@ class Watching:
                 async for chunk in answer.aiter_raw():
                     for message in reader.feed(chunk):
                         cursor = message.id or cursor
-                        if _is_event(message) and message.type not in ("operations", "missing"):
-                            envelope = orjson.loads(message.data)
-                            if "operation" in envelope:
-                                told[envelope["operation"]].take(envelope)
+                        if _is_event(message):
+                            _take_of_many(told, message.type, orjson.loads(message.data))
             return all(each.ended for each in told.values())
 
         return once
@@ -150,9 +150,12 @@ class Watching:
             while answer.status_code == 200:
                 page = answer.json()
                 if page.get("reset"):
-                    left = [line for line in told.lines if _is_left(line, page)]
-                    is_of_now = page["position"] == page["snapshot"]["position"]
-                    n = page["snapshot"]["events"] if is_of_now else left[-1].n if left else 0
+                    if page["position"] == page["snapshot"]["position"]:  # nothing older is told
+                        n = page["snapshot"]["events"]
+                        left = [line for line in told.lines if line.n <= n]
+                    else:
+                        left = [line for line in told.lines if _is_left(line, page)]
+                        n = left[-1].n if left else 0
                     told.reset(n, page["reset"], len(told.lines) - len(left))
                     told.lines, told.ended = left, False
                 for event in page["events"]:
@@ -175,9 +178,7 @@ class Watching:
                     async for event in events:
                         told.take(orjson.loads(event.json))
             except NotFound:  # not created yet, or lost with all its events
-                if told.lines:
-                    told.reset(0, "lost", len(told.lines))
-                    told.lines = []
+                told.forget()
                 await asyncio.sleep(PATIENCE_S)
             except BrokerError as error:
                 told.faults.append(f"gave up: {error}")
@@ -190,13 +191,24 @@ def _is_left(line: Line, page: Any) -> bool:
     return line.n < first and line.at_ms <= int(page["position"].partition("-")[0])
 
 
+def _take_of_many(told: dict[str, Told], type: str, said: Any) -> None:
+    """Take a message of a stream of many. What is `missing`, and was not before, is lost with all its events."""
+    if type == "missing":
+        told[said["operation"]].forget()
+    elif type != "operations" and "operation" in said:
+        told[said["operation"]].take(said)
+
+
 def _is_event(message: Message) -> bool:
     return message.type not in ("bookmark", "ping", "reconnect")
 
 
 async def main(url: str, redis_url: str, names: Sequence[str]) -> list[dict[str, Any]]:
     watching = Watching(url, redis_url, names)
-    await watching.run()
+    run = asyncio.create_task(watching.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.cancel)
+    with suppress(asyncio.CancelledError):
+        await run
     return [told.as_json() for told in watching.told]
 
 
