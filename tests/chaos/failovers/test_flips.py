@@ -8,36 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.failovers.drive import KEYS, driving
+from tests.chaos.failovers.pair import Pair
 from tests.e2e.harness import ForeignWorker
-from tests.servers import RealRedis, free_port, wait_until
+from tests.servers import RealRedis
 from tests.topologies.topology import LANES, client_of, do
-from tests.workers.proxy import Proxy
 
 GAP_S, TOLD_S = 2.0, 2.0
-
-
-class Pair:
-    """A master and its replica behind one address."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._ports = [free_port(), free_port()]
-        following = ("--replicaof", "127.0.0.1", str(self._ports[0]), "--repl-diskless-sync-delay", "0")
-        self.old = stack.enter_context(RealRedis(folder / "old", port=self._ports[0]))
-        self.new = stack.enter_context(RealRedis(folder / "new", port=self._ports[1], options=following))
-        self.proxy = stack.enter_context(Proxy(self._ports[0]))
-        wait_until(lambda: do(self.old, "INFO", "replication")["connected_slaves"] == 1, "the replica follows")
-
-    def cut_replication(self) -> None:
-        do(self.new, "REPLICAOF", "127.0.0.1", free_port())
-
-    def demote(self) -> None:
-        """Promote the replica, and have the old master follow it. Its clients' connections stay open."""
-        do(self.new, "REPLICAOF", "NO", "ONE")
-        do(self.old, "REPLICAOF", "127.0.0.1", self._ports[1])
-
-    def flip(self) -> None:
-        """Have the address lead to the new master."""
-        self.proxy.target = self._ports[1]
 
 
 @pytest.fixture
