@@ -3,6 +3,7 @@
 They are computed per scrape. Without scrapes they cost almost nothing.
 """
 
+import asyncio
 import os
 import platform
 from collections import Counter
@@ -50,6 +51,9 @@ class ReplicaCollector(Collector):
             f"{PREFIX}draining",
             "1 while this replica shuts down and asks its clients to reconnect elsewhere.",
             hub.draining,
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}tasks", "Tasks of this replica's event loop. A stream has none.", len(asyncio.all_tasks())
         )
         yield _labelled("build", "Versions of this package and of Python; always 1.", _build())
 
