@@ -67,9 +67,10 @@ chaos: $(VENV)/.topologies  ## kill replicas, clients and workers at random for 
 	PROGRESS_CHAOS_S=60 PROGRESS_KILLS=100 PROGRESS_CUTOFF_S=60 PROGRESS_STREAM_LEASE_S=25 $(BIN)/pytest -s --timeout 0 tests/chaos
 	PROGRESS_FAILOVERS=1 $(BIN)/pytest -s --timeout 180 tests/chaos/failovers
 
-soak: $(VENV)/.dev  ## let clients come and go for half an hour
+soak: $(VENV)/.topologies  ## let clients come and go for half an hour, then break Redis at random for an hour
 	@deploy/test-system.sh
 	$(BIN)/python -m bench.soak
+	PROGRESS_FAILOVERS=1 PROGRESS_SOAK_S=3600 $(BIN)/pytest -s --timeout 0 tests/chaos/failovers/test_for_an_hour.py
 
 BENCHMARKS := fanout latency memory storm scale cluster bundle compression collector spread publish carriers redis_time imports limits hostile
 

@@ -84,8 +84,12 @@ class Cluster:
     def start(self) -> Self:
         for node in self.nodes:
             Process.start(node)
-        wait_until(self._is_whole, "the cluster is whole", START_S)
+        self.await_whole()
         return self
+
+    def await_whole(self) -> None:
+        """Wait until all nodes are up, have all slots among them, and their replicas follow."""
+        wait_until(self._is_whole, "the cluster is whole", START_S)
 
     def _is_whole(self) -> bool:
         try:

@@ -92,8 +92,12 @@ class SentinelSet:
     def start(self) -> Self:
         for process in (*self.servers, *self.sentinels):
             Process.start(process)
-        wait_until(self._is_whole, "the sentinels know all", START_S)
+        self.await_whole()
         return self
+
+    def await_whole(self) -> None:
+        """Wait until all sentinels have the same master, and all other servers follow it."""
+        wait_until(self._is_whole, "the sentinels know all", START_S)
 
     def _is_whole(self) -> bool:
         try:

@@ -1,4 +1,5 @@
-"""Topologies to break. They are started for `make chaos` only: `make test` has a short test of each fault."""
+"""Topologies to break. They are started for `make chaos` and `make soak` only: `make test` has a short test of each
+fault."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from tests.topologies.cluster import Cluster
 from tests.topologies.sentinel import SentinelSet
 
 collect_ignore_glob = [] if "PROGRESS_FAILOVERS" in os.environ else ["test_*.py"]
+if "PROGRESS_SOAK_S" not in os.environ:
+    collect_ignore_glob.append("test_for_an_hour.py")
 
 
 @pytest.fixture
