@@ -80,7 +80,7 @@ def longest_gap_s(broker: Broker, operation: str) -> float:
     return max(after - before for before, after in pairwise(times)) / 1000
 
 
-def test_a_node_that_hangs_fails_over_or_hands_over_costs_its_own_operations_only(
+def test_a_node_that_refuses_writes_hangs_fails_over_or_hands_over_costs_its_own_operations_only(
     cluster: Cluster, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = one_a_lane()
@@ -101,6 +101,14 @@ def test_a_node_that_hangs_fails_over_or_hands_over_costs_its_own_operations_onl
             stored = {id: events(cluster, id) for id in some}
             wait_until(lambda: all(events(cluster, id) > stored[id] + 5 for id in some), "they go on")
 
+        go_on(ids)
+        do(hung, "CONFIG", "SET", "min-replicas-to-write", 5)
+        wait_until(
+            lambda: all(f"rejected progress of operation {id}" in caplog.text for id in own), "it refuses writes"
+        )
+        go_on(others)
+        assert "progress could not be sent" not in caplog.text
+        do(hung, "CONFIG", "SET", "min-replicas-to-write", 0)
         go_on(ids)
         cluster.stop(hung)
         go_on(others)

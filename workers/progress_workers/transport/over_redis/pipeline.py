@@ -61,9 +61,9 @@ def run_on_nodes(
 ) -> tuple[list[Any], Sequence[bool | None]]:
     """Run calls on the nodes of a Cluster that have their keys, as `run_pipeline` does on one server.
 
-    What a node does not answer is `ServerAway` for its calls alone, or `StorageUnavailable` if all nodes are away. Such
-    a call may or may not have run. Also wait until replicas have what the `durable` ones wrote; return for each
-    whether they do.
+    What a node does not answer is `ServerAway` for its calls alone, and what it can't do now, as when it is full,
+    `CallRejected`; if all nodes are away, both are storage errors. A call without an answer may or may not have run.
+    Also wait until replicas have what the `durable` ones wrote; return for each whether they do.
     """
     with errors_that_may_pass():
         waits = Waits(frozenset(durable), most_ms)
@@ -74,10 +74,11 @@ def run_on_nodes(
 
 
 def _of_node(reply: Any, *, alone: bool) -> Any:
-    if not isinstance(reply, OSError | redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-        return _translated(reply)
-    error = storage_error(reply) or StorageUnavailable(str(reply))
-    return ServerAway(error.detail) if alone else error
+    if isinstance(reply, OSError | redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+        error = storage_error(reply) or StorageUnavailable(str(reply))
+        return ServerAway(error.detail) if alone else error
+    answer = _translated(reply)
+    return CallRejected(answer.detail) if alone and isinstance(answer, StorageUnavailable | StorageFull) else answer
 
 
 @contextmanager
