@@ -310,6 +310,20 @@ def test_an_end_that_no_replica_has_is_sent_again_for_some_time(caplog: pytest.L
     assert [event.type for event in bench.redis.events] == ["log", "end"]
 
 
+def test_the_end_of_the_process_waits_for_a_server_that_is_away_since_it_has_an_end_that_no_replica_has() -> None:
+    bench = Bench()
+    bench.reporter.end(END)
+    publish = bench.reporter.batch(bench.now)
+    assert publish is not None
+    bench.redis.publish(publish)
+    apply_answer(bench.reporter, STORED._replace(confirmed=False), bench.reporter.acknowledged)
+    mark = bench.reporter.mark()
+    bench.now += UNCONFIRMED_S / 2
+    assert not bench.reporter.reached(mark)
+    apply_answer(bench.reporter, STORED._replace(confirmed=False), bench.reporter.acknowledged)
+    assert bench.reporter.reached(mark)
+
+
 @pytest.mark.parametrize("deleted", [False, True])
 def test_an_end_that_was_lost_before_a_replica_had_it_is_stored_again(deleted: bool) -> None:
     bench = Bench()

@@ -253,8 +253,11 @@ class Reporter:
 
     def reached(self, mark: int) -> bool:
         """Return whether everything before the mark is acknowledged, or never will be."""
-        if self.unconfirmed and self._clock.monotonic() >= self._ended_once_at + _UNCONFIRMED_AWAITED_S:
-            return True
+        if self.unconfirmed:
+            now = self._clock.monotonic()
+            answered = now < self._again_at + _UNCONFIRMED_EVERY_S  # else a failover may be under way
+            if answered and now >= self._ended_once_at + _UNCONFIRMED_AWAITED_S:
+                return True
         return self.done or self.outbox.reached(mark)
 
     def unsent(self) -> int:
