@@ -167,11 +167,14 @@ class Drive:
         """Wait until all operations, or some, publish again, and have for half a second."""
         wanted = self.in_lanes(range(LANES)) if names is None else names
 
-        def publish() -> bool:
+        def silent() -> list[str]:
             said = self.acknowledged
-            return all(name in said and said[name][-1][1] > since + 0.5 for name in wanted)
+            return [name for name in wanted if name not in said or said[name][-1][1] <= since + 0.5]
 
-        wait_until(publish, "all operations publish")
+        try:
+            wait_until(lambda: not silent(), "all operations publish")
+        except AssertionError:
+            raise AssertionError(f"not published again within a minute: {silent()}\n{self.outputs()}") from None
 
     def in_lanes(self, lanes: Collection[int]) -> list[str]:
         return [name for names in (self.names, self.over_http) for lane, name in enumerate(names) if lane in lanes]
