@@ -140,8 +140,14 @@ class Cluster:
         raise AssertionError("no node of the cluster answers")
 
     def of_slot(self, slot: int) -> ClusterNode:
-        owner = next(id for first, last, id in self._owners() if first <= slot <= last)
-        return self._node(owner)
+        owners: list[str] = []
+
+        def told() -> list[str]:  # a node may know of no owner while others elect one
+            owners[:] = [id for first, last, id in self._owners() if first <= slot <= last]
+            return owners
+
+        wait_until(told, f"a node has slot {slot}")
+        return self._node(owners[0])
 
     def _node(self, id: str) -> ClusterNode:
         return next(node for node in self.nodes if node.id == id)
