@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ QUIET_S = 3.0
 """The longest time between two faults."""
 CUT_S = (0.0, 0.6, 2.0)
 HANGS_S = (0.5, 4.0, 8.0)
+SAMPLES, SAMPLE_S = 12, 0.5
 WARM = 3
 """After so many faults all pools have the connections that they need."""
 MORE_FILES, MORE_TASKS, MORE_THREADS = 24, 8, 4
@@ -169,12 +170,12 @@ def test_faults_at_random_leave_nothing_behind(kind: str, faults: Faults, folder
             drive.await_publishing(time.monotonic())
             seen[name] += 1
             if seen.total() == WARM:
-                warm = held(drive)
+                warm = held(drive, max)
             if time.monotonic() > told_at + 60:
                 told_at = time.monotonic()
-                print(f"\n{told_at - since:,.0f} of {seconds:,.0f} s: {dict(seen)}, {held(drive)}", flush=True)
+                print(f"\n{told_at - since:,.0f} of {seconds:,.0f} s: {dict(seen)}, {open_now(drive)}", flush=True)
             time.sleep(random.uniform(0, QUIET_S))
-        left = held(drive)
+        left = held(drive, min)
         assert metrics_of(drive)["lanes_away"] == 0
         drive.figures |= {"faults": dict(seen), "held after the first faults": warm, "in the end": left}
         drive.finish(f"{kind}, faults at random for {seconds:,.0f} s", since)
@@ -185,8 +186,17 @@ def test_faults_at_random_leave_nothing_behind(kind: str, faults: Faults, folder
         wait_until(lambda: not watched(drive), f"nothing is watched any more: {watched(drive)}")
 
 
-def held(drive: Drive) -> dict[str, int]:
-    """Return what the server and the workers have open."""
+def held(drive: Drive, of: Callable[[Iterable[int]], int]) -> dict[str, int]:
+    """Return what the server and the workers have open: the least or the most of it within some seconds, in which
+    watchers that were sent away come back."""
+    samples = []
+    for _ in range(SAMPLES):
+        samples.append(open_now(drive))
+        time.sleep(SAMPLE_S)
+    return {name: of(sample[name] for sample in samples) for name in samples[0]}
+
+
+def open_now(drive: Drive) -> dict[str, int]:
     processes: dict[str, Any] = {"server": drive.api}
     processes |= {f"worker {place}": worker.popen for place, worker in enumerate(drive.workers)}
     found = {f"{name}'s files": len(os.listdir(f"/proc/{each.pid}/fd")) for name, each in processes.items()}
