@@ -1,5 +1,6 @@
 """Workers on a Redis Cluster: a node that hangs, fails over, or hands over a slot costs its own operations only."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from progress_broker.operations.store import Store
 from progress_broker.routing.slots import slot_of
 from progress_workers import Operation, StorageUnavailable
 from progress_workers.transport.registry import link_to
@@ -17,7 +19,7 @@ from tests.conftest import make_settings
 from tests.servers import wait_until
 from tests.topologies.cluster import Cluster
 from tests.topologies.topology import LANES, do
-from tests.workers.harness import KEYS, Broker, assert_whole, finished, python
+from tests.workers.harness import KEYS, Broker, assert_whole, finished, python, worker
 
 TIMEOUT_S = 30
 """Of a request: whoever waits for a server that hangs is held for so long, on any machine."""
@@ -210,3 +212,94 @@ def test_a_forked_child_makes_connections_of_its_own(cluster_url: str) -> None:
             assert broker.logged(f"{id}-{who}") == [who]
             assert broker.show(f"{id}-{who}").status == "succeeded"
     broker.redis.close()
+
+
+SPOOLS = """
+    import sys, time
+    from progress_workers import Operation
+
+    options = {{"interval_s": 0.01, "lease_s": 600}}
+    operations = [Operation.start("x", id=id, required=True, **options) for id in {running!r}]
+    print("running", flush=True)
+    sys.stdin.readline()
+    operations += [Operation.start("x", id=id, **options) for id in {late!r}]
+    for line in "first", "second":
+        for operation in operations:
+            operation.log(line)
+        stored = [operation.flush(60) for operation in operations]
+    print(all(stored), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_spool_of_a_node_that_is_away_holds_back_its_own_operations_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = tmp_path / "spool"
+    monkeypatch.setenv("PROGRESS_SPOOL_DIR", str(spool))
+    monkeypatch.setenv("PROGRESS_REDIS_TIMEOUT_S", "1")
+    with Cluster(tmp_path / "cluster") as cluster, ExitStack() as stack:
+        broker = Broker(cluster.url)
+        stack.callback(broker.redis.close)
+        meta = cluster.of_slot(slot_of("pb:meta"))
+        away = next(node for node in cluster.nodes[1:] if node is not meta)
+        lanes = [cluster.of_lane(lane) is away for lane in range(LANES)]
+        here = _ids("here", lanes.index(True)), _ids("here", lanes.index(False))
+        left = _ids("left", lanes.index(True)), _ids("left", lanes.index(False))
+        asyncio.run(_set_up(broker))
+        code = SPOOLS.format(running=[ids[0] for ids in left], late=[ids[1] for ids in left])
+        process = stack.enter_context(worker(cluster.url, code))
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        options = {"settings": broker.settings, "interval_s": 0.01, "lease_s": 600}
+        operations = {id: Operation.start("x", id=id, required=True, **options) for id, _ in here}
+        for node in cluster.nodes:
+            cluster.stop(node)
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        operations |= {id: Operation.start("x", id=id, **options) for _, id in here}
+        for line in "first", "second":
+            for operation in operations.values():
+                operation.log(line)
+            assert all(operation.flush(60) for operation in operations.values())
+        assert process.stdout.readline() == "True\n"
+        process.kill()
+        process.wait(60)
+        assert len(list(spool.glob("*.spool"))) == 2
+
+        for node in cluster.nodes:
+            if node is not away:
+                cluster.cont(node)
+        for operation in operations.values():
+            operation.log("third")
+        sender = link_to(broker.settings)._sender
+        wait_until(lambda: all(len(broker.logged(id)) == 3 for id in here[1]), "what is here is sent")
+        wait_until(lambda: all(len(broker.logged(id)) == 2 for id in left[1]), "what was left is sent")
+        for number in range(20):  # for longer than it takes to try again
+            operations[here[1][0]].log(f"line {number}")
+            assert operations[here[1][0]].flush(60)
+            assert not sender.away
+            time.sleep(0.05)
+        assert len(list(spool.glob("*.spool"))) == 2
+
+        cluster.cont(away)
+        wait_until(lambda: not list(spool.glob("*.spool")), "all is sent when the node is back")
+        for operation in operations.values():
+            operation.succeed()
+            assert operation.flush(60)
+        for id in (*left[0], *left[1], *here[0], *here[1]):
+            assert_whole(broker.events(id))
+            lines = [line for line in broker.logged(id) if not line.startswith("line ")]
+            assert lines == ["first", "second", "third"][: 3 if id in operations else 2]
+
+
+def _ids(name: str, lane: int) -> tuple[str, str]:
+    """Return the ids of two operations of a lane."""
+    found = (id for number in range(10_000) if KEYS.lane_of(id := f"{name}-{number}") == lane)
+    return next(found), next(found)
+
+
+async def _set_up(broker: Broker) -> None:
+    async with await Store.open(broker.store_settings):
+        pass

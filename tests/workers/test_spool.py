@@ -1,6 +1,7 @@
 """With a spool, a worker that is killed while the broker is away loses nothing: the next start there sends it."""
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from progress_workers.core.opening import Opening
 from progress_workers.spool.file import HEADER, SpoolFile
 from progress_workers.spool.records import decode, encode
 from progress_workers.spool.spool import Spool, broker_name
+from progress_workers.spool.unsent import Record, Unsent
 from tests.forked import Forked
 from tests.servers import RealRedis, wait_until
 from tests.workers.conftest import Lasting
@@ -306,9 +308,8 @@ def test_a_file_of_another_format_stays_and_is_named(tmp_path: Path, caplog: Any
     foreign = tmp_path / "broker-1-x.spool"
     foreign.write_bytes(b"pbspool9 and more")
     spool = Spool(tmp_path, "broker", 1000)
-    spool.take_left()
-    spool.take_left()
-    assert spool.left == []
+    assert spool.take_left() == []
+    assert spool.take_left() == []
     assert foreign.exists()
     assert "of another release" in caplog.text
     (tmp_path / "broker-2-x.spool").write_bytes(b"")
@@ -368,10 +369,66 @@ def test_a_file_is_taken_only_when_its_process_is_dead(tmp_path: Path) -> None:
     taken = SpoolFile.take(tmp_path / "a.spool")
     assert taken is not None
     assert taken.readable
-    assert [data for data, _ in taken.records()] == [b"one", b"two"]
-    (_, first), _ = taken.records()
-    taken.sent = first
-    assert [data for data, _ in taken.records()] == [b"two"]
+    first = taken.read(taken.sent)
+    assert first is not None
+    assert first[0] == b"one"
+    taken.sent = first[1]
+    assert taken.read(taken.sent) == (b"two", taken.size)
+    assert taken.read(taken.size) is None
     taken.remove()
     assert list(tmp_path.iterdir()) == []
     assert len(HEADER) == 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_operations_that_are_held_back_come_later_in_their_own_order(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    file = SpoolFile.create(tmp_path / "a.spool")
+    written: dict[str, list[int]] = {id: [] for id in "abcd"}
+    sent: dict[str, list[int]] = {id: [] for id in "abcd"}
+    places: dict[tuple[str, int], int] = {}
+
+    def write(number: int) -> None:
+        id = chance.choice("abcd")
+        places[id, number] = file.size
+        written[id].append(number)
+        file.append([encode("k", Publish(id, [], attempt=number))])
+
+    def send(record: Record) -> None:
+        assert isinstance(record.content, Publish)
+        sent[record.operation].append(record.content.attempt)
+        unsent.done(record)
+
+    unsent = Unsent(file)
+    for number in range(1, 200):
+        write(number)
+        group: dict[str, Record] = {}
+        while chance.random() < 0.7 and (record := unsent.take()) is not None:
+            if record.operation in group:
+                one = group.pop(record.operation)
+                if chance.random() < 0.5:
+                    unsent.hold(record.operation, one)
+                    unsent.hold(record.operation, record)
+                    continue
+                send(one)
+            group[record.operation] = record
+        if chance.random() < 0.2:
+            unsent.put_back()
+            group = {}
+        for record in group.values():
+            if chance.random() < 0.3:
+                unsent.hold(record.operation, record)
+            else:
+                send(record)
+        unsent.save()
+        waiting = [places[id, one] for id in written for one in written[id][len(sent[id]) :]]
+        assert file.sent == min(waiting, default=file.size)
+        if chance.random() < 0.1:
+            unsent.try_again()
+    unsent.try_again()
+    while (record := unsent.take()) is not None:
+        send(record)
+    unsent.save()
+    assert sent == written
+    assert file.sent == file.size
+    assert not unsent.held

@@ -8,7 +8,6 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -82,6 +81,8 @@ class SpoolFile:
 
     @sent.setter
     def sent(self, position: int) -> None:
+        if position == self._sent:
+            return
         self._sent = position
         with suppress(OSError):  # then the next process sends more of it again, which is stored once
             os.pwrite(self._descriptor, _SENT.pack(position), len(HEADER))
@@ -105,23 +106,18 @@ class SpoolFile:
             raise
         self.size = at
 
-    def records(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the records that were not sent yet, each with the position after it."""
-        at = self.sent
-        while (head := os.pread(self._descriptor, _RECORD.size, at)) and len(head) == _RECORD.size:
-            length, checksum = _RECORD.unpack(head)
-            if length > _MAX_RECORD_BYTES:
-                return
-            record = os.pread(self._descriptor, length, at + _RECORD.size)
-            if len(record) < length or zlib.crc32(record) != checksum:
-                return
-            at += _RECORD.size + length
-            yield record, at
-
-    def clear(self) -> None:
-        """Remove all records."""
-        os.ftruncate(self._descriptor, _FIRST)
-        self.size = self.sent = _FIRST
+    def read(self, at: int) -> tuple[bytes, int] | None:
+        """Return the record at a position, and the position after it; None if there is none, or if it is damaged."""
+        head = os.pread(self._descriptor, _RECORD.size, at)
+        if len(head) < _RECORD.size:
+            return None
+        length, checksum = _RECORD.unpack(head)
+        if length > _MAX_RECORD_BYTES:
+            return None
+        record = os.pread(self._descriptor, length, at + _RECORD.size)
+        if len(record) < length or zlib.crc32(record) != checksum:
+            return None
+        return record, at + _RECORD.size + length
 
     def set_aside(self) -> Path:
         """Close the file, and rename it so that nobody takes it again. Return its new path."""

@@ -35,8 +35,6 @@ class Spool:
         self._own: SpoolFile | None = None
         self._others_bytes = 0
         self._told_of_failure = False
-        self.left: list[SpoolFile] = []
-        """The files of dead processes, which this process has taken."""
 
     @property
     def own(self) -> SpoolFile | None:
@@ -58,25 +56,27 @@ class Spool:
         self._told_of_failure = False
         return True
 
-    def take_left(self) -> None:
+    def take_left(self) -> list[SpoolFile]:
         """Take the files that dead processes left. Those in another format stay, and the log says so."""
+        left: list[SpoolFile] = []
         try:
             paths = sorted(self._folder.glob(f"{self._broker}-*{SUFFIX}"))
         except OSError:
-            return
+            return left
         for path in paths:
             try:
                 file = SpoolFile.take(path)
                 if file is None:
                     continue
                 if file.readable:
-                    self.left.append(file)
+                    left.append(file)
                     continue
                 what = "is of another release; start a worker of that release to send it"
                 logger.warning("the spool file %s %s", path, what if file.is_spool else "is damaged; delete it")
                 file.close()
             except OSError as error:
                 logger.warning("the spool file %s can't be read: %s", path, error.strerror or error)
+        return left
 
     def drop_own(self) -> None:
         """Delete the own file, after everything in it was sent."""
@@ -85,11 +85,10 @@ class Spool:
             self._own = None
 
     def after_fork(self) -> None:
-        """Restart in a forked child: the files belong to the parent."""
-        for file in (self._own, *self.left):
-            if file is not None:
-                file.close()
-        self._own, self.left = None, []
+        """Restart in a forked child: the file belongs to the parent."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
     def _create(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,7 +9,11 @@ from typing import NamedTuple, Protocol
 from progress_broker.errors import BrokerError, StorageUnavailable
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.publish import Created, Publish, Published, WorkerView
+from progress_broker.runtime.backoff import Backoff
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
+
+SERVER_AWAY_S = 0.5
+"""The longest delay until an operation is tried again whose server is away while others answer."""
 
 
 class CallRejected(StorageUnavailable):
@@ -18,6 +22,12 @@ class CallRejected(StorageUnavailable):
 
 class ServerAway(CallRejected):
     """The server that has this operation can't be reached now. Others may answer for other operations."""
+
+
+def backoff_after(error: BrokerError | None) -> Backoff:
+    """Return the delays after which to send again what was rejected with this error."""
+    # While a server is known to be away, a retry sends nothing.
+    return Backoff(most_s=SERVER_AWAY_S) if isinstance(error, ServerAway) else Backoff()
 
 
 class Rewound(NamedTuple):

@@ -15,7 +15,7 @@ from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import Cancelled
 from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
-from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway
+from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway, backoff_after
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.opening.children import NewChildren
 from progress_workers.transport.opening.operation import open_again, open_operation, or_cancelled
@@ -27,8 +27,6 @@ MAX_PUBLISHES = 100
 """How many publishes are sent in one round trip."""
 MAX_UNOPENED = 1000
 """How many operations wait for the broker to be created. Further ones are not reported."""
-SERVER_AWAY_S = 0.5
-"""The longest delay until an operation is tried again whose server is away while others answer."""
 GATHER_S = 0.005
 """The shortest time between two rounds, in seconds: reports of many operations meanwhile share one round trip."""
 
@@ -48,8 +46,7 @@ class _Rejected:
     """A reporter whose publishes fail while others succeed. It is retried separately, and delays no other."""
 
     def __init__(self, error: BrokerError | None = None) -> None:
-        # While a server is known to be away, a retry sends nothing.
-        self._backoff = Backoff(most_s=SERVER_AWAY_S) if isinstance(error, ServerAway) else Backoff()
+        self._backoff = backoff_after(error)
         self.not_before = -inf
 
     def again(self) -> None:
@@ -205,21 +202,22 @@ class Sender:
             return max(self._due_at(), self._not_before)
         if self.away:
             return min(self._not_before, self._spooler.due_at(self.pending()))
-        return self._not_before if self._spooler.waits else max(self._due_at(), self._not_before)
+        return max(min(self._due_at(), self._spooler.send_at), self._not_before)
 
     def _due_at(self) -> float:
         return -inf if self._children.waits else min((self._due(reporter) for reporter in self.pending()), default=inf)
 
     def _due(self, reporter: Reporter) -> float:
+        if self._spooler is not None and self._spooler.holds(reporter):
+            return inf
         rejected = self._rejected.get(reporter)
         return reporter.due_at() if rejected is None else max(reporter.due_at(), rejected.not_before)
 
     def _round(self, now: float) -> None:
+        spooler = self._spooler
+        if spooler is not None and spooler.send_at <= now and not self._send_spool(spooler):
+            return
         due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
-        if self._spooler is not None and self._spooler.waits:
-            if not self._send_spool(self._spooler):
-                return
-            due = [reporter for reporter in self.pending() if self._due(reporter) <= now]
         if all(self._open(reporter) for reporter in due if reporter.opening is not None):
             self._send_all([reporter for reporter in due if reporter.opening is None], now)
         self._tell_parents()
