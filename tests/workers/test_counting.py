@@ -87,6 +87,7 @@ def test_what_processes_count_adds_up(address: str, broker: Broker) -> None:
             for each in started:
                 for _ in range(4):
                     each._said("done")
+            op.flush()
             assert told(broker)[-1]["current"] == 2 + 4 + 3 * 4
             for each in started:
                 each.step()
