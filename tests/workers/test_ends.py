@@ -7,8 +7,11 @@ import logging
 import pickle
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from progress_workers import AsyncOperation, Cancelled, Operation, current
 from progress_workers.null import NULL_OPERATION, NULL_STAGE
 from tests.servers import RealRedis
 from tests.workers.conftest import Run
-from tests.workers.harness import Broker, finished, python
+from tests.workers.harness import Broker, environment, finished, python
 
 
 def test_a_block_inside_a_block_of_the_same_operation_loses_nothing(broker: Broker) -> None:
@@ -300,12 +303,63 @@ def test_what_the_processes_of_a_terminated_pool_say_is_stored(storage: str, bro
             return item
 
         with Operation.start("work", id="op", interval_s=3600) as op:
-            with multiprocessing.get_context("fork").Pool(2) as pool:
-                assert pool.map(work, range(6), chunksize=1) == list(range(6))
+            for number in range(0, 30, 6):
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    pool.map(work, range(number, number + 6), chunksize=1)
+            for _ in range(20):  # SIGTERM comes while they begin
+                with multiprocessing.get_context("fork").Pool(2):
+                    pass
         """,
     )
     finished(process)
-    assert sorted(broker.logged("op")) == [f"item {number}" for number in range(6)]
+    assert sorted(broker.logged("op")) == sorted(f"item {number}" for number in range(30))
+    assert broker.show("op").status == "succeeded"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_a_pool_ends_though_its_main_thread_takes_no_note_of_sigterm(
+    method: str, storage: str, broker: Broker, tmp_path: Path
+) -> None:
+    """As where the signal comes just before that thread waits for work: what another thread gets does not wake it."""
+    code = f"""
+        import multiprocessing, os, signal, sys, threading, time
+        from progress_workers import Operation, current
+
+        def work(nothing, wrapped, reports):
+            if reports:
+                current().log(f"said {{wrapped}}")
+
+            def terminate():
+                time.sleep(0.2)  # until the main thread waits
+                signal.raise_signal(signal.SIGTERM)
+
+            threading.Thread(target=terminate, daemon=True).start()
+            nothing.acquire()
+
+        def end(target, *args):
+            process = context.Process(target=target, args=args)
+            process.start()
+            process.join(60)
+            print(process.exitcode, flush=True)
+            process.kill()
+
+        context = multiprocessing.get_context("{method}")
+        if __name__ == "__main__":
+            nothing = context.Semaphore(0)
+            with Operation.start("work", id="op", interval_s=3600) as op:
+                end(work, nothing, False, False)
+                if "{method}" == "fork":
+                    end(work, nothing, False, True)
+                end(op.wrap(work), nothing, True, True)
+        """
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(code))
+    process = subprocess.Popen(
+        [sys.executable, program], env=environment(storage), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    ends = 3 if method == "fork" else 2
+    assert finished(process) == f"{-signal.SIGTERM}\n" * ends
+    assert broker.logged("op") == ["said False", "said True"][-ends + 1 :]
     assert broker.show("op").status == "succeeded"
 
 

@@ -30,8 +30,14 @@ FLUSH_S = 5.0
 class Link:
     """One broker as this process uses it. Connections and threads start only when they are needed."""
 
-    def __init__(self, settings: Settings, carrier: Carrier | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        carrier: Carrier | None = None,
+        before_report: Callable[[], None] = lambda: None,
+    ) -> None:
         self.carrier = carrier or _carrier_of(settings)
+        self._before_report = before_report
         self._settings = settings
         self._known: weakref.WeakSet[Reporter] = weakref.WeakSet()
         self._reported_dropped: weakref.WeakSet[Reporter] = weakref.WeakSet()
@@ -133,6 +139,7 @@ class Link:
     def wake(self, reporter: Reporter) -> None:
         """Note that a reporter may have something to send. The reporter itself calls this."""
         if reporter not in self._sender:
+            self._before_report()
             self._known.add(reporter)
             if reporter in self._starting:
                 return

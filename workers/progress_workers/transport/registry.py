@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from threading import RLock
 
 from progress_broker.settings import Settings
@@ -22,6 +23,9 @@ _linking = RLock()
 test_links: list[Link] = []
 """Links that replace every other; the last one is used. Tests use this to record what would be sent."""
 
+before_reports: list[Callable[[], None]] = []
+"""What is called before something is reported of an operation of which nothing waits to be sent, in any thread."""
+
 
 def link_to(settings: Settings) -> Link:
     """Return the link to the broker of these settings."""
@@ -30,7 +34,8 @@ def link_to(settings: Settings) -> Link:
     with _linking:
         link = _links.get(settings)
         if link is None:
-            link = _links.setdefault(settings, DisabledLink(settings) if settings.disabled else Link(settings))
+            new = DisabledLink(settings) if settings.disabled else Link(settings, before_report=_before_report)
+            link = _links.setdefault(settings, new)
         return link
 
 
@@ -51,6 +56,11 @@ def flush_within(timeout: float) -> bool:
     until = time.monotonic() + timeout
     stored = [link.flush(timeout_s=max(0.0, until - time.monotonic())) for link in list(_links.values())]
     return all(stored)
+
+
+def _before_report() -> None:
+    for each in before_reports:
+        each()
 
 
 def _after_fork() -> None:
