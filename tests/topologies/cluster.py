@@ -215,6 +215,17 @@ class Cluster:
             wait_until(lambda: old in self.replicas_of(new), "the old master is a replica")
         return new
 
+    def join_as_master(self, node: ClusterNode) -> None:
+        """Make a replica a master without slots."""
+        do(node, "CLUSTER", "RESET", "HARD")
+        node.id = do(node, "CLUSTER", "MYID").decode()
+        others = [each for each in self.nodes if each is not node and each.is_up]
+        do(node, "CLUSTER", "MEET", "127.0.0.1", others[0].port, others[0].bus)
+        wait_until(
+            lambda: all(node.id.encode() in do(each, "CLUSTER", "NODES") for each in others), "all nodes know it"
+        )
+        wait_until(lambda: b"cluster_state:ok" in do(node, "CLUSTER", "INFO"), "it accepts writes")
+
     def cut_replication(self, node: RealRedis) -> None:
         """Have a master's replicas fail to log in, also when they are promoted and their master follows them."""
         replicas = self.replicas_of(node)

@@ -104,6 +104,16 @@ async def test_a_planned_failover_loses_nobody_an_event_and_the_new_master_is_ch
     assert "set maxmemory-policy noeviction" in told
 
 
+async def test_a_master_that_joins_is_checked_once_it_has_a_lane(store: Store, hub: Hub, cluster: Cluster) -> None:
+    await eventually(lambda: hub.masters.unsuitable == 0, "the first ones are checked")
+    [joining] = cluster.replicas_of(cluster.of_lane(0))
+    do(joining, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await asyncio.to_thread(cluster.join_as_master, joining)
+    await asyncio.to_thread(cluster.move_slot, 0, to=joining)
+    await eventually(lambda: hub.masters.unsuitable == 1, "it is checked")
+    assert hub.masters.failovers == 0
+
+
 async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_over(
     store: Store, hub: Hub, cluster: Cluster
 ) -> None:

@@ -72,17 +72,17 @@ class Masters:
         self.without_replica = sum(not _has_replica(report) for report in expected) if expected else None
 
     def _count_failovers(self, reports: list[Report]) -> None:
-        """Count the histories that go on after one that was known.
+        """Count the histories that go on after one that was known, and that no master has any more.
 
         A master that restarts, or was without replicas for an hour, begins a new history, which follows no other.
         """
         self.failovers = self.failovers or 0
-        for report in reports:
-            history, before = report["master_replid"], report.get("master_replid2")
-            if history not in self._histories and before in self._histories:
+        now = {report["master_replid"]: report.get("master_replid2") for report in reports}
+        for history, before in now.items():
+            if history not in self._histories and before in self._histories.difference(now):
                 self.failovers += 1
                 self._histories.remove(before)
-            self._histories.add(history)
+        self._histories.update(now)
 
 
 async def _read(node: Node) -> Report:
