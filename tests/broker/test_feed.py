@@ -1,6 +1,7 @@
 """The feed reader: its read interval with a test clock, and its connection's faults, on both backends."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -103,21 +104,29 @@ async def test_under_load_there_is_a_least_time_between_two_reads() -> None:
 
 
 def test_readers_with_news_share_the_pace() -> None:
+    """They all read at the same time, the less often the more of them have news."""
     shared: list[Pace] = []
-    paces, now = [Pace(shared) for _ in range(16)], 100.0
-    for pace in paces:
-        pace.read(now, news=False)
-        assert pace.early_s(now) == pytest.approx(READ_EVERY_S)
-    for busy, pace in enumerate(paces, 1):
-        pace.read(now, news=True)
-        for each in paces:
-            assert each.early_s(now) == pytest.approx(min(SLOWEST_S, busy * READ_EVERY_S))
-    later = now + RECENT_S
-    paces[0].read(later, news=False)
-    assert paces[0].early_s(later) == pytest.approx(READ_EVERY_S), "the others are silent again"
+    paces, began = [Pace(shared) for _ in range(16)], 100.0
+    for busy in range(17):
+        every_s = min(SLOWEST_S, max(1, busy) * READ_EVERY_S)
+        read_at = every_s * math.ceil(began / every_s)
+        answered_at = [read_at + every_s * place / 24 for place in range(16)]
+        for place, (pace, at) in enumerate(zip(paces, answered_at, strict=True)):
+            pace.read(at, news=place < busy)
+        next_reads = [at + pace.early_s(at) for pace, at in zip(paces, answered_at, strict=True)]
+        assert next_reads == pytest.approx([read_at + every_s] * 16)
+        began += 2 * RECENT_S
     alone = Pace()
-    alone.read(now, news=True)
-    assert alone.early_s(now) == pytest.approx(READ_EVERY_S)
+    alone.read(began, news=True)
+    assert alone.early_s(began) == pytest.approx(READ_EVERY_S)
+
+
+def test_a_timer_that_is_early_has_no_reader_read_twice() -> None:
+    shared: list[Pace] = []
+    pace, _ = Pace(shared), Pace(shared)
+    tick = READ_EVERY_S * 50_000
+    pace.read(tick - READ_EVERY_S / 5, news=True)
+    assert pace.early_s(tick) == pytest.approx(READ_EVERY_S)
 
 
 async def test_the_time_that_handing_on_takes_is_part_of_it() -> None:
