@@ -602,8 +602,15 @@ async def test_one_that_is_deleted_and_made_anew_at_one_moment_is_followed(store
 async def test_a_snapshot_holds_all_there_was_where_its_lane_begins(
     store: Store, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lane = store.keyspace.lane_of("a")
+
+    async def delivered() -> None:
+        last = (await read("a")).position.encode()
+        await eventually(lambda: order(hub.bundles.watermarks[lane]) >= order(last), "the feed has come there")
+
+    read, may_answer, reads = store.get, asyncio.Event(), list[str]()
     await create(store, "a")
-    read, may_answer, reads = store.get, asyncio.Event(), []
+    await delivered()  # one that hears of the creation from the feed reads the operation as it was then
 
     async def slow(operation: str) -> Operation:
         reads.append(operation)
@@ -615,8 +622,7 @@ async def test_a_snapshot_holds_all_there_was_where_its_lane_begins(
     early = await watch(hub, named("a"))
     await eventually(lambda: len(reads) == 1, "it is read")
     await publish(store, "a", 2)
-    lane, last = store.keyspace.lane_of("a"), (await read("a")).position.encode()
-    await eventually(lambda: order(hub.bundles.watermarks[lane]) >= order(last), "the feed has come there")
+    await delivered()
     late = await watch(hub, named("a"))
     await eventually(lambda: len(reads) == 2, "it is read again")
     may_answer.set()
