@@ -61,6 +61,12 @@ def test_replicas_that_are_gone_are_missed_for_a_while() -> None:
     assert replicas.confirmed(0, 20) is False
     replicas.learn(ALONE, 5 + MISSED_S)
     assert replicas.wait(250, 5 + MISSED_S) is None
+    replicas.learn(MASTER, 700)
+    replicas.forget()
+    assert replicas.confirmed(0, 700) is None
+    assert replicas.ask(700)
+    replicas.learn(ALONE, 700)
+    assert replicas.wait(250, 700) is None, "the server is another one, which had no replicas"
 
 
 @pytest.mark.parametrize(

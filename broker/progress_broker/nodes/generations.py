@@ -53,7 +53,7 @@ _DEMOTED_CODES = ("READONLY", "MASTERDOWN", "UNBLOCKED", "NOAUTH")
 class ConnectionGeneration:
     """The connections that were made while one server was known as the master.
 
-    `heard` is called with each error that a connection reads.
+    `heard` is called with each error that a connection reads, and `remade` when a lost connection is made again.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class ConnectionGeneration:
         self.kind = kind
         self._ends = _DEMOTED if kind == "cluster" else _ANOTHER
         self._heard = heard
+        self.remade: Callable[[], object] = lambda: None
         self.clock = clock
         self._not_before = float("-inf")
 
@@ -108,6 +109,8 @@ class _FailoverAware:
         return inquire(self._shown, self._generation.kind)
 
     def _begun(self, number: int, question: tuple[str, ...]) -> None:
+        if self._question:
+            self._generation.remade()
         self._made_in, self._question = number, question
         # A node of a Cluster names the master to each call of a key that it does not serve itself.
         self._ask_at = inf if self._generation.kind == "cluster" else self._generation.clock() + ASK_EVERY_S

@@ -77,7 +77,9 @@ class Node:
         # Strict: after a switch to another server, the feed reader must compare its positions with that server first.
         kept = _led(pool_options(address, aioredis.Connection, generation, strict=True), master)
         blocking = aioredis.ConnectionPool(**pool_settings(settings, retry, blocking=True) | kept | counting)
-        node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas_of(address, settings))
+        replicas = replicas_of(address, settings)
+        generation.remade = replicas.forget
+        node = cls(counted(pool, trips), aioredis.Redis.from_pool(blocking), replicas)
         node._shown, node._master = address.shown, master
         node.heard = heard or _ignore
         if master is not None:

@@ -49,6 +49,10 @@ class Replicas:
         else:
             self._slow_until = self._known_until
 
+    def forget(self) -> None:
+        """Expect no replicas until they are known again: another server may be the master, as a connection was lost."""
+        self._known_until = self._slow_until = self._expected_until = 0.0
+
     def wait(self, most_ms: int, now: float) -> Wait | None:
         """Return the command to send after writes, by the same connection; None: there is nobody to wait for."""
         number = self._number(now)
@@ -61,7 +65,10 @@ class Replicas:
         if not isinstance(reply, int):
             # Other errors come with a failover: then no replica is known to have it.
             return None if self._give_up_if_rejected("WAIT", reply) else False
-        if reply >= self._number(now):
+        number = self._number(now)
+        if number == 0:  # forgotten meanwhile
+            return None
+        if reply >= number:
             return True
         self._slow_until, self._known_until = now + SLOW_S, now
         return False

@@ -58,6 +58,7 @@ class Connection:
                 self._commands = connect(settings, generation=self._generation, master=self._master)
             self._located = settings
             self._replicas = replicas_of(address_of(settings), settings)
+            self._generation.remade = self._replicas.forget
         return self._commands
 
     def blocking_client(self, key: str) -> Any:

@@ -45,6 +45,7 @@ class ClusterNode:
         self._blocking: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.thread = NodeThread(f"progress-node-{endpoint}")
         self._replicas = replicas_of(address, settings)
+        self._generation.remade = self._replicas.forget
         self.told = False
         """Whether the log has told that it is away."""
 
