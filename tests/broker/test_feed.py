@@ -12,7 +12,7 @@ from redis.exceptions import AskError, MovedError
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.connection import MOVING_S
 from progress_broker.live.feeds.pace import READ_EVERY_S, RECENT_S, SLOWEST_S, Pace
-from progress_broker.live.feeds.reader import COUNT, LATE_S, FeedReader
+from progress_broker.live.feeds.reader import COUNT, LATE_S, MOVES, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
@@ -218,6 +218,18 @@ async def test_after_a_move_it_goes_on_where_it_was_if_the_new_server_has_what_i
         assert batch.resync == LANES
         assert [event.position for event in (await anext(batches)).events] == [b"6-0"]
     assert (reader.interruptions, reader.moves) == (0, 1)
+
+
+async def test_feeds_that_move_on_at_once_are_followed_without_an_interruption() -> None:
+    redis = Redis()
+    reader = redis.reader()
+    batches = reader.batches()
+    await anext(batches)
+    for _ in range(MOVES):
+        redis.fail(MovedError("1 127.0.0.1:7001"))
+    redis.answer("6-0")
+    assert [event.position for event in (await anext(batches)).events] == [b"6-0"]
+    assert (reader.interruptions, reader.moves) == (0, MOVES)
 
 
 async def test_while_its_slot_moves_it_asks_again_and_nothing_is_interrupted() -> None:

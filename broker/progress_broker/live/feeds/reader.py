@@ -23,6 +23,9 @@ from progress_broker.storage.keys import Keyspace
 COUNT = 500
 """Maximum entries per feed and read. It limits the size of a reply, and the time that its delivery takes."""
 
+MOVES = 3
+"""How often in a row feeds may have moved, as while servers do not agree yet who has them."""
+
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
 
@@ -88,12 +91,18 @@ class FeedReader:
 
     async def _go_on(self) -> Batch:
         """Read what follows; after feeds have moved to another server, there."""
-        try:
-            return await self._read()
-        except redis.exceptions.MovedError:
-            await self._connection.disconnect()
-        # Some servers say this also after a failover. Then the new server may lack entries that were delivered.
-        self.moves += 1
+        read = self._read
+        for _ in range(MOVES):
+            try:
+                return await read()
+            except redis.exceptions.MovedError:
+                await self._connection.disconnect()
+                self.moves += 1
+                read = self._read_on
+        return await read()
+
+    async def _read_on(self) -> Batch:
+        """Read at another server. Some say that feeds moved also after a failover, which may have lost entries."""
         return await (self._read if await self._connection.has_all(self.positions) else self._begin)()
 
     async def _begin(self) -> Batch:
