@@ -67,6 +67,9 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
         if key.removesuffix(":length") in feeds and key not in feeds:
             if await lasts(commands, key):
                 faults.append(f"{key} has no TTL")
+        elif key.removesuffix(":losses") in feeds and key not in feeds:
+            if await lasts(commands, key) or await commands.xlen(key) > 64:
+                faults.append(f"{key} has no bound")
         elif key in feeds:
             if await commands.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")

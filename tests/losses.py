@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from progress_broker.history.losses import Lost
 from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.position import order
 from progress_broker.operations.store import Store
@@ -32,9 +33,10 @@ class Remembered:
                 await redis.restore(key, max(0, left_ms), value)
 
 
-def shared_with(events: Sequence[Event], lost: bytes | None) -> LastEvent | None:
-    """Return the last event at or before a position that was lost."""
+def shared_with(events: Sequence[Event], lost: Lost | None) -> LastEvent | None:
+    """Return the last event that a log shares with whoever has lost a position, as far as is known."""
     if lost is None:
         return None
-    before = [LastEvent(event.n, event.position) for event in events if order(event.position) <= order(lost)]
+    known = lost.certain or any(event.position == lost.position for event in events)
+    before = [LastEvent(it.n, it.position) for it in events if known and order(it.position) <= order(lost.position)]
     return before[-1] if before else LastEvent(0, b"0-0")

@@ -9,6 +9,7 @@ from typing import Self
 from progress_broker.bundle.bundles import Bundles
 from progress_broker.bundle.placer import MemberPlacer
 from progress_broker.errors import Draining, NotFound, StorageFull, StorageUnavailable
+from progress_broker.history.losses import note
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
@@ -256,6 +257,8 @@ class Hub:
 
     async def dispatch(self, batch: Batch) -> None:
         """Distribute a batch."""
+        if batch.lost:
+            await note(self._store, batch.lost)
         if batch.resync:
             await self._resync(set(batch.resync))
         if self.signal_waits:

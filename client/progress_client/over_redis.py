@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 
 from progress_broker.history import event_log
 from progress_broker.history.event_log import HistoryLost
+from progress_broker.history.losses import Lost, shared_up_to
 from progress_broker.model import event as log_event
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.event import LastEvent
@@ -121,12 +122,17 @@ class OverRedis:
         if page.reset is None:
             ended = page.at is not None and page.at.type == log_event.END
             return None if ended else Bookmark(position)
-        shared = await event_log.last_before(self._store, operation, position) if page.reset == "lost" else None
-        current = await self._store.get(operation)
-        if shared is not None and not start.seen and parse(position) < parse(current.position):
+        if page.reset != "lost":
+            return _State(await self._store.get(operation), page.reset)
+        lost, lane = Lost(position.encode()), self._store.keyspace.lane_of(operation)
+        if not start.seen and await shared_up_to(self._store, lane, lost.position) is None:
             # It may be any time, and not the position of an event: nothing is lost if the log reaches back to it.
-            return Bookmark(shared.position.decode())
-        return _State(current, page.reset, shared)
+            before = await event_log.last_before(self._store, operation, position)
+            current = await self._store.get(operation)
+            if before is not None and parse(position) < parse(current.position):
+                return Bookmark(before.position.decode())
+        shared = await event_log.last_shared(self._store, operation, lost)
+        return _State(await self._store.get(operation), page.reset, shared)
 
     async def _end(self, snapshot: Operation) -> Event:
         """Return the end of an operation that has ended. If it is no longer in the log, the snapshot has it."""

@@ -1,3 +1,4 @@
+from progress_broker.history.losses import Lost
 from progress_broker.live.channel import Channel
 from progress_broker.live.history import RingLimits
 from progress_broker.stream.batching import BOOKMARK_EVERY
@@ -22,7 +23,7 @@ class Reads:
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)
 
-    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
+    def snapshot(self, channel: Channel, lost: Lost | None) -> None:
         self.snapshots += 1
 
     def empty(self, channel: Channel) -> None:

@@ -3,18 +3,22 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis.exceptions
 from redis.exceptions import AskError, MovedError
 
+from progress_broker.history.losses import Loss
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.connection import MOVING_S
+from progress_broker.live.feeds.landmarks import EACH, LEVELS, Landmarks
 from progress_broker.live.feeds.pace import READ_EVERY_S, RECENT_S, SLOWEST_S, Pace
 from progress_broker.live.feeds.reader import COUNT, LATE_S, MOVES, FeedReader
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
+from progress_broker.model.position import order
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks, end
 from progress_broker.storage.connections import Reader
@@ -308,7 +312,7 @@ async def test_after_an_interruption_it_tells_which_feeds_have_lost_history(
         await client.xadd(feed, NOTE, id=f"{at}-0")
     for _ in range(2):  # it is reported again if the batch could not be delivered
         reader.connected = False
-        assert (await anext(batches)).lost == ((lane,) if lost else ())
+        assert list((await anext(batches)).lost) == ([lane] if lost else [])
 
 
 @pytest.mark.parametrize(("trimmed_to", "lost"), [(5, False), (4, True)])
@@ -321,9 +325,55 @@ async def test_a_feed_that_was_trimmed_has_lost_nothing_and_keeps_enough_to_show
         await store.connections.commands.xadd(feed, NOTE, id=f"{at}-0")
     await store.connections.commands.xtrim(feed, maxlen=trimmed_to, approximate=False)
     reader.connected = False
-    assert (await anext(batches)).lost == ((1,) if lost else ())
+    assert list((await anext(batches)).lost) == ([1] if lost else [])
 
 
+@pytest.mark.parametrize("same", range(5))
+async def test_it_finds_up_to_where_a_feed_has_what_was_read(store: Store, same: int) -> None:
+    """Entries that another server has at the same positions are not the same."""
+    redis, feed = store.connections.commands, store.keyspace.lane(1).feed
+    reader, batches = await reading(store, *READ)
+    await redis.delete(feed)
+    for at in READ:
+        await redis.xadd(feed, NOTE if READ.index(at) < same else NOTE | {"d": "1"}, id=at)
+    for _ in range(2):
+        reader.connected = False
+        lost = (await anext(batches)).lost
+        expected = Loss(b"%d-0" % same, b"4-0") if same else Loss(b"0-0", b"4-0", certain=False)
+        assert lost == ({} if same == len(READ) else {1: expected})
+
+
+async def test_what_was_read_of_another_server_counts_no_more_after_it_was_lost(store: Store) -> None:
+    redis, feed = store.connections.commands, store.keyspace.lane(1).feed
+    reader, batches = await reading(store, *READ)
+    for kept, others in (("3-0", ["5-0", "6-0"]), ("3-0", READ[3:])):
+        await redis.delete(feed)
+        for at in READ[: READ.index(kept) + 1]:
+            await redis.xadd(feed, NOTE, id=at)
+        for at in others:
+            await redis.xadd(feed, NOTE, id=at)
+        reader.connected = False
+        assert (await anext(batches)).lost[1].shared == kept.encode()
+        await redis.xadd(feed, NOTE, id="9-0")
+        while reader.positions[feed.encode()] != b"9-0":
+            await anext(batches)
+
+
+def test_landmarks_reach_far_back_and_are_dense_at_the_end() -> None:
+    landmarks = Landmarks()
+    for at in range(1, 100_001):
+        landmarks.add([b"%d-0" % at, [b"o", b"a"]])
+    numbers = [order(landmark.position)[0] for landmark in landmarks]
+    assert numbers == sorted(set(numbers))
+    assert (numbers[0] < 5_000, len(numbers) <= EACH * LEVELS) == (True, True)
+    assert numbers[1 - EACH :] == [*range(100_002 - EACH, 100_001)]
+    assert all(after - before <= max(1, (100_000 - before) / 8) for before, after in pairwise(numbers))
+    landmarks.forget_after(b"%d-0" % numbers[3])
+    assert [order(landmark.position)[0] for landmark in landmarks] == numbers[:4]
+    assert landmarks.newest == [*landmarks][-1]
+
+
+READ = ["1-0", "2-0", "3-0", "4-0"]
 NOTE: Any = {"o": "x", "t": "note", "d": "null"}
 
 
@@ -331,12 +381,12 @@ async def reading(store: Store, *positions: str) -> tuple[FeedReader, AsyncItera
     """Return a reader that has read entries at these positions of a lane's feed. A feed keeps at least five entries."""
     reader = FeedReader(connected(store, 1), store.keyspace, least_kept=5)
     batches = reader.batches()
-    assert (await anext(batches)).lost == ()
+    assert not (await anext(batches)).lost
     feed = store.keyspace.lane(1).feed
     for at in positions:
         await store.connections.commands.xadd(feed, NOTE, id=at)
-    while reader.positions[feed.encode()] != positions[-1].encode():
-        await anext(batches)
+        while reader.positions[feed.encode()] != at.encode():
+            await anext(batches)
     return reader, batches
 
 

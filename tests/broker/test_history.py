@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from progress_broker.history import event_log
+from progress_broker.history.losses import Loss, Lost, note
 from progress_broker.hub import Hub
 from progress_broker.model.entry import encode
 from progress_broker.model.event import Event
@@ -187,6 +188,43 @@ async def test_a_position_that_it_never_had_is_lost(store: Store) -> None:
     newest = order((await store.get("a")).position.encode())
     for ms in (created[0] - 1_000, newest[0] + 1_000):
         assert (await event_log.after(store, "a", f"{ms}-0", 10)).reset == "lost"
+
+
+async def test_who_has_lost_a_position_goes_on_from_what_both_have(store: Store) -> None:
+    await store.create(NewOperation(id="a"))
+    for _ in range(3):
+        await publish(store, ["log"])
+    events = await event_log.kept(store, "a", 10)
+    second, last = events[1], events[-1]
+    lane, lost = store.keyspace.lane_of("a"), b"%d-0" % (milliseconds(last.position) + 5)
+    minutes_later = b"%d-0" % (milliseconds(last.position) + 120_000)
+
+    async def shared(position: bytes, *, certain: bool = False) -> int | None:
+        found = await event_log.last_shared(store, "a", Lost(position, certain))
+        return None if found is None else found.n
+
+    assert await shared(lost) == 0, "other events may have older positions"
+    assert await shared(lost, certain=True) == last.n
+    assert await shared(second.position) == second.n
+    await note(store, {lane: Loss(b"1-0", b"2-0"), lane + 1: Loss(last.position, lost)})
+    assert await shared(lost) == 0, "that was another loss, and that another lane"
+    await note(store, {lane: Loss(last.position, lost, certain=False)})
+    assert await shared(lost) == 0
+    await note(store, {lane: Loss(last.position, lost)})
+    assert (await shared(lost), await shared(minutes_later)) == (last.n, 0)
+    await note(store, {lane: Loss(second.position, lost)})
+    assert await shared(lost) == second.n, "some were told by the one Redis, and some by the other"
+
+
+async def test_without_its_first_events_one_goes_on_from_the_oldest_that_is_whole(store: Store) -> None:
+    await store.create(NewOperation(id="a", history_length=10))
+    await publish(store, ["log"] * 300)
+    first, *_ = events = await event_log.kept(store, "a", 1_000)
+    assert first.n > 1
+    found = await event_log.last_shared(store, "a", Lost(b"%d-0" % (milliseconds(events[-1].position) + 5)))
+    assert found == (first.n, first.position)
+    assert (await event_log.after(store, "a", first.position.decode(), 1_000)).reset is None
+    assert await event_log.last_shared(store, "a", Lost(b"5-0")) is None
 
 
 async def test_older_events_leave_with_their_operation(store: Store) -> None:

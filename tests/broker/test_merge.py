@@ -15,6 +15,7 @@ from progress_broker.bundle.lane import Lane
 from progress_broker.bundle.member import BundleMember
 from progress_broker.bundle.merge import SearchGuard
 from progress_broker.bundle.query import OperationQuery
+from progress_broker.history.losses import Lost
 from progress_broker.live.channel import Channel
 from progress_broker.live.history import RingLimits
 from progress_broker.model.event import END, MISSING, OPERATIONS, SNAPSHOT, Event
@@ -41,7 +42,7 @@ class Log:
         self.gone = False
         self.loading = False
         self.pages: list[bytes] = []
-        self.snapshots: list[bytes | None] = []
+        self.snapshots: list[Lost | None] = []
         self.channel = Channel(name, self, RingLimits(ring, 1_000_000))
         self.channel.loaded_with(self.events[-ring:])
 
@@ -54,7 +55,7 @@ class Log:
     def page(self, channel: Channel, position: bytes) -> None:
         self.pages.append(position)
 
-    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
+    def snapshot(self, channel: Channel, lost: Lost | None) -> None:
         self.snapshots.append(lost)
 
     def empty(self, channel: Channel) -> None: ...

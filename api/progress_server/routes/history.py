@@ -13,6 +13,7 @@ from starlette.responses import Response
 from progress_broker.errors import Ended, Unauthenticated
 from progress_broker.history import event_log
 from progress_broker.history.event_log import Page
+from progress_broker.history.losses import Lost
 from progress_broker.model.event import END
 from progress_broker.model.grants import Action
 from progress_broker.model.position import START
@@ -119,7 +120,9 @@ async def history(
         else:
             break
     position = page.events[-1].position.decode() if page.events else after or START
-    shared = await event_log.last_before(context.store, operation, position) if page.reset == "lost" else None
+    shared = None
+    if page.reset == "lost":
+        shared = await event_log.last_shared(context.store, operation, Lost(position.encode()))
     # Without events, reading the snapshot shows whether the operation exists at all: it raises `NotFound` if not.
     snapshot = None if page.events else await context.store.get(operation)
     reset = snapshot if page.reset else None

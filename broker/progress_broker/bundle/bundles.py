@@ -124,8 +124,8 @@ class Bundles:
                     if lane in bundle.merge.absent:
                         self._absent.begin(bundle, lane)
                     continue
-                if lane in batch.lost:
-                    self._missed.search_again(bundle, bundle_lane, self.watermarks[lane])
+                if (loss := batch.lost.get(lane)) is not None:
+                    self._missed.search_again(bundle, bundle_lane, min(loss.shared, self.watermarks[lane], key=order))
                 else:
                     self._missed.search(bundle, bundle_lane)
         self._flush()
@@ -198,9 +198,9 @@ class Bundles:
             if losses == self._losses:
                 break
         restarts = {}
-        for number in lost:
+        for number, shared in lost.items():
             before = lane_positions[number]
-            since = min(before.trimmed_since or before.position, self.watermarks[number], key=order)
+            since = min(before.trimmed_since or before.position, shared, self.watermarks[number], key=order)
             restarts[number] = LanePosition(since, partial=True, lost=True)
         return {**lane_positions, **restarts}
 

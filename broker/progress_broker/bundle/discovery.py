@@ -96,7 +96,7 @@ class MissedSearch:
         self._look(bundle, lane, lane.position, [], lost=False)
 
     def search_again(self, bundle: Bundle, lane: Lane, position: bytes) -> None:
-        """Restart a lane with snapshots, because its feed has lost events. `position` is where the feed goes on."""
+        """Restart a lane with snapshots, because its feed has lost events after a position."""
         before = bundle.merge.restart(lane, position)
         self._look(bundle, lane, lane.since, before, lost=True)
 

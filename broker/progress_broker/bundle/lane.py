@@ -91,9 +91,8 @@ class Lane:
         return LanePosition(self.position, trimmed_since=self.trimmed_since)
 
     def restart(self, position: bytes) -> list[BundleMember]:
-        """Restart where Redis and the client have the same events: at the client's position, or the feed's if that
-        is older. Return the former members."""
-        # Positions come from a clock that did not go back. So what was published since the loss is after both.
+        """Restart where Redis and the client have the same events: at the client's position, or up to where Redis has
+        what its feed told, if that is older. Return the former members."""
         self.since = self.position = min(self.cursor_position.position, position, key=order)
         self.needs_snapshots = self.lost = True
         members = self.clear()

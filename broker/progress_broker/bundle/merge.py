@@ -151,7 +151,7 @@ class Merge:
         return SearchGuard([self.lanes[number] for number in numbers])
 
     def restart(self, lane: Lane, position: bytes) -> list[str]:
-        """Restart a lane with snapshots, because its feed has lost events. `position` is where the feed goes on.
+        """Restart a lane with snapshots, because its feed has lost events after a position.
 
         Return the ids of its former members.
         """

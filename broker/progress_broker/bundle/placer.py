@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.member import BundleMember, MemberSubscription
 from progress_broker.errors import Gone, NotFound, StorageFull, StorageUnavailable, Unreadable
+from progress_broker.history.losses import Lost
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.live.loader import ChannelLoader
@@ -134,12 +135,12 @@ class MemberPlacer:
         member = subscription.member
         lane = bundle.merge.lane(member.lane)
         if member.operation in lane.snapshots_due:
-            lost = lane.since if reset == "lost" else None
+            lost = Lost(lane.since, certain=True) if reset == "lost" else None
             await self._resumer.resume_with_snapshot(subscription, member.operation, reset, lane.position, lost=lost)
         elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
             await self._resumer.resume_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset during an earlier attempt to start it
-            lost = bundle.told_position(member) if member.reset == "lost" else None
+            lost = Lost(bundle.told_position(member)) if member.reset == "lost" else None
             await self._resumer.resume_with_snapshot(subscription, member.operation, member.reset, lost=lost)
         else:
             since = bundle.merge.trimmed_since(member)

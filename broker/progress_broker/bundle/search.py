@@ -6,8 +6,9 @@ from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.cursor import LanePosition
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.history import event_log
+from progress_broker.history.losses import shared_up_to
 from progress_broker.model.index_terms import Found
-from progress_broker.model.position import START, was_lost
+from progress_broker.model.position import START, a_minute_before, was_lost
 from progress_broker.operations import index_search
 from progress_broker.operations.store import Store
 
@@ -32,18 +33,23 @@ class Search:
         gone = {id: indexed for id, indexed in found.gone.items() if bundle.admit(indexed)}
         return Found([indexed for indexed in found.operations if bundle.admit(indexed)], gone)
 
-    async def lost(self, lane_positions: Mapping[int, LanePosition], watermarks: Mapping[int, bytes]) -> frozenset[int]:
-        """Return the lanes whose feed has lost the client's position. `watermarks` are our positions in each feed."""
+    async def lost(
+        self, lane_positions: Mapping[int, LanePosition], watermarks: Mapping[int, bytes]
+    ) -> dict[int, bytes]:
+        """Return the lanes whose feed has lost the client's position, with a position up to which both are the same.
+
+        `watermarks` are our positions in each feed.
+        """
         changed_positions = {
             lane: at.position for lane, at in lane_positions.items() if at.position != watermarks[lane]
         }
         before = await event_log.up_to(self._store, changed_positions) if changed_positions else []
         kept = self._store.settings.feed_length
-        return frozenset(
-            lane
+        return {
+            lane: await shared_up_to(self._store, lane, position) or a_minute_before(position)
             for (lane, position), (found, length) in zip(changed_positions.items(), before, strict=True)
             if position != START.encode() and was_lost(position, found, length, kept)
-        )
+        }
 
     async def _find(self, query: OperationQuery, lanes: Iterable[int], since: Mapping[int, bytes]) -> Found:
         if not query.endless:

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from progress_broker.history.archive import read_kept, spread, whole_curve
+from progress_broker.history.archive import Kept, read_kept, spread, whole_curve
+from progress_broker.history.losses import Lost, shared_up_to
 from progress_broker.model.event import END, Event, LastEvent, read_entry, read_events
 from progress_broker.model.position import START, order, parse
 from progress_broker.nodes.pool_settings import BLOCK_MS
@@ -131,8 +132,7 @@ async def _kept_after(store: Store, operation: str, position: str, count: int) -
 async def last_before(store: Store, operation: str, position: str) -> LastEvent | None:
     """Return the last kept event at or before a position, which may lie between events: number 0 is before the first.
 
-    None means that events after the position are missing, other than `progress`. If Redis has lost the position, this
-    is the last event that its reader and the log share: what was published since the loss has later positions.
+    None means that events after the position are missing, other than `progress`.
     """
     key, at = store.keyspace.operation(operation).log, position.encode()
     before = await _entries(store.connections.commands.xrevrange(key, max=position, count=_LOOKED_BACK))
@@ -143,6 +143,38 @@ async def last_before(store: Store, operation: str, position: str) -> LastEvent 
         return None
     older = found.events[0] if found.events and found.events[0].position == at else found.before
     return LastEvent(older.n, older.position) if older else LastEvent(0, START.encode())
+
+
+async def last_shared(store: Store, operation: str, lost: Lost) -> LastEvent | None:
+    """Return the last event that the log shares with a reader that has lost a position: number 0 is before the first.
+
+    None means that events after it are missing, other than `progress`. Events that are older than the position may be
+    others than the reader's (see `losses`). If no replica noted up to where both are the same, the reader goes on
+    before all that is kept.
+    """
+    bound = lost.position
+    if not lost.certain:
+        keys = store.keyspace.operation(operation)
+        if await _entries(store.connections.commands.xrange(keys.log, min=bound, max=bound)):
+            pass  # the log ends there
+        elif (shared := await shared_up_to(store, store.keyspace.lane_of(operation), bound)) is not None:
+            bound = shared
+        else:
+            return _before_all(await read_kept(store, operation, START.encode(), 1), bound)
+    return await last_before(store, operation, bound.decode())
+
+
+def _before_all(found: Kept, position: bytes) -> LastEvent | None:
+    """Return where to go on to be told all that is kept; None if all of it is newer than the position.
+
+    If the first events are not kept, that is the first one after which all are.
+    """
+    whole = found.first or found.oldest
+    if whole is None:
+        return None
+    if whole.n == 1:
+        return LastEvent(0, START.encode())
+    return LastEvent(whole.n, whole.position) if order(whole.position) <= order(position) else None
 
 
 async def kept(store: Store, operation: str, count: int) -> list[Event]:
@@ -181,7 +213,9 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
         else:
             page = await after(store, operation, yielded, store.settings.page_length)
             if page.reset is not None:
-                shared = None if page.reset == "trimmed" else await last_before(store, operation, yielded)
+                shared = (
+                    None if page.reset == "trimmed" else await last_shared(store, operation, Lost(yielded.encode()))
+                )
                 raise HistoryLost(page.reset, shared)
             events = page.events
         for event in events:
@@ -201,7 +235,7 @@ async def follow(store: Store, operation: str, position: str) -> AsyncGenerator[
             continue
         now = await store.get(operation)
         if parse(now.position) < parse(yielded):  # new events would be skipped until they pass this position
-            raise HistoryLost("lost", await last_before(store, operation, yielded))
+            raise HistoryLost("lost", await last_shared(store, operation, Lost(yielded.encode())))
         if now.done and parse(now.position) <= parse(seen):
             return
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from progress_broker.history.losses import Lost
 from progress_broker.model.event import Event, LastEvent
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import START, milliseconds, order
@@ -104,8 +105,8 @@ class Loader(Protocol):
     def page(self, channel: Any, position: bytes) -> None:
         """Read the log after a position, then call `page_read`."""
 
-    def snapshot(self, channel: Any, lost: bytes | None) -> None:
-        """Read the last event at or before a position that Redis has lost, if there is one, and the operation's
+    def snapshot(self, channel: Any, lost: Lost | None) -> None:
+        """Read the last event that the log shares with whoever has lost a position, if any has, and the operation's
         snapshot; then call `snapshot_read`."""
 
     def empty(self, channel: Any) -> None:
@@ -144,8 +145,8 @@ class History:
         self._loader = loader
         self._joined = 0  # how many subscriptions it ever had
         self._pages: dict[bytes, list[Subscription]] = {}
-        self._snapshots: dict[bytes | None, list[tuple[Subscription, str | None]]] = {}
-        self._agreed: bytes | None = None  # after a loss: up to there, the log has nothing that was not delivered
+        self._snapshots: dict[Lost | None, list[tuple[Subscription, str | None]]] = {}
+        self._agreed: bytes | None = None  # after a loss: up to there, the log has what was delivered
 
     @property
     def standing(self) -> tuple[int, bytes, int]:
@@ -185,14 +186,16 @@ class History:
     def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
         """Request a snapshot for a subscription. Subscriptions that have lost the same history share it, and all
         others."""
-        told = subscription.told_position
-        lost = min(told, self._agreed or told, key=order) if reset == "lost" else None
+        lost = self._lost(subscription.told_position) if reset == "lost" else None
         waiting = self._snapshots.setdefault(lost, [])
         waiting.append((subscription, reset))
         if len(waiting) == 1:
             self._loader.snapshot(self, lost)
 
-    def snapshot_read(self, lost: bytes | None, operation: Operation, shared: LastEvent | None) -> None:
+    def _lost(self, told: bytes) -> Lost:
+        return Lost(told) if self._agreed is None else Lost(min(told, self._agreed, key=order), certain=True)
+
+    def snapshot_read(self, lost: Lost | None, operation: Operation, shared: LastEvent | None) -> None:
         """Pass a snapshot to all subscriptions that wait for it. After a loss it is followed by all events after the
         last one that they share with the log.
 
@@ -249,16 +252,13 @@ class History:
             return False
         return subscription.n < oldest.n if ours is None else ours.position == subscription.position
 
-    def _agreed_with(self, tail: Sequence[Event]) -> bytes:
-        """Return the last position that both the ring and a log have, or else one that is older than all they share.
-
-        Positions alone would not show what they share if the clock of another Redis is behind.
-        """
+    def _agreed_with(self, tail: Sequence[Event]) -> bytes | None:
+        """Return the last position that both the ring and a log have, if there is any."""
         for event in reversed(tail):
             ours = self._ring.at(event.n)
             if ours is not None and ours.position == event.position:
                 return ours.position
-        return self.position if self._ring.first is None else self._ring.first.position
+        return None
 
     def _contradicts(self, tail: Sequence[Event]) -> bool:
         """Whether the log no longer has events that were delivered: a failover or a restore has lost them."""

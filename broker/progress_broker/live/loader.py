@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from progress_broker.errors import Gone, NotFound, StorageUnavailable, Unreadable
 from progress_broker.history import event_log
+from progress_broker.history.losses import Lost
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import LastEvent
 from progress_broker.model.operation import Operation
@@ -103,14 +104,12 @@ class ChannelLoader:
         room = 2 * settings.client_buffer_bytes // typical if typical else settings.page_length
         return max(2, min(settings.page_length, room))
 
-    def snapshot(self, channel: Channel, lost: bytes | None) -> None:
-        """Read the last event at or before a lost position, if there is one, and the operation's snapshot."""
+    def snapshot(self, channel: Channel, lost: Lost | None) -> None:
+        """Read the last event that is shared with whoever has lost a position, and the operation's snapshot."""
 
         async def found() -> tuple[LastEvent | None, Operation]:
             # The state is read last, so that it is not older than the event.
-            shared = (
-                None if lost is None else await event_log.last_before(self._store, channel.operation, lost.decode())
-            )
+            shared = None if lost is None else await event_log.last_shared(self._store, channel.operation, lost)
             return shared, await self._get(channel)
 
         async def read() -> None:

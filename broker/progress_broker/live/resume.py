@@ -4,6 +4,7 @@ from progress_broker.errors import Ended, Gone, NotFound
 from progress_broker.history import event_log
 from progress_broker.history.archive import whole_curve
 from progress_broker.history.event_log import EventsAfter, Page
+from progress_broker.history.losses import Lost
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import END
 from progress_broker.model.operation import Operation
@@ -51,7 +52,7 @@ class Resumer:
             if page.at or page.events:  # if the operation does not exist, both are empty
                 _resume_at(subscription, operation, position, page)
                 return None
-        lost = start.position.encode() if start.position is not None and reset == "lost" else None
+        lost = Lost(start.position.encode()) if start.position is not None and reset == "lost" else None
         await self.resume_with_snapshot(subscription, operation, reset, lost=lost)
         return reset
 
@@ -62,12 +63,12 @@ class Resumer:
         reset: str | None,
         since: bytes | None = None,
         *,
-        lost: bytes | None = None,
+        lost: Lost | None = None,
     ) -> None:
         """Start a subscription with a snapshot. `reset` is the reason; the snapshot is at least as new as `since`.
 
-        If Redis has lost a position, all events after the last one at or before it follow, also those older than the
-        snapshot's state.
+        If Redis has lost a position, all events after the last one that is shared with its client follow, also those
+        older than the snapshot's state.
         """
         snapshot, frame = await self._snapshot(operation, reset, since, lost)
         end_follows = snapshot.done and frame.n == snapshot.events
@@ -105,7 +106,9 @@ class Resumer:
         lost = found.last is None or found.last.n < n  # the feed has not reported it yet
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
-            await self.resume_with_snapshot(subscription, operation, reset, lost=since if reset == "lost" else None)
+            await self.resume_with_snapshot(
+                subscription, operation, reset, lost=Lost(since) if reset == "lost" else None
+            )
             return reset
         if found.events and found.events[0].n == 1:  # its first event is newer than the client's position
             raise Gone(f"operation {operation} was deleted, and a new operation has its id")
@@ -117,11 +120,11 @@ class Resumer:
         return None
 
     async def _snapshot(
-        self, operation: str, reset: str | None, since: bytes | None, lost: bytes | None
+        self, operation: str, reset: str | None, since: bytes | None, lost: Lost | None
     ) -> tuple[Operation, Frame]:
         async def read() -> tuple[Operation, Frame]:
             # The state is read last, so that it is not older than the event.
-            shared = None if lost is None else await event_log.last_before(self._store, operation, lost.decode())
+            shared = None if lost is None else await event_log.last_shared(self._store, operation, lost)
             snapshot = await self._store.get(operation)
             return snapshot, snapshot_frame(snapshot, reset, shared)
 

@@ -40,6 +40,11 @@ def order(position: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
+def a_minute_before(position: bytes) -> bytes:
+    """Return the position a minute before another one."""
+    return b"%d-0" % max(0, milliseconds(position) - 60_000)
+
+
 def milliseconds(position: bytes) -> int:
     """Return the time of a position that Redis generated, in milliseconds since 1970."""
     return int(position[: position.index(b"-")])

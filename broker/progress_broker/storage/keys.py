@@ -56,6 +56,11 @@ class LaneKeys:
     """The prefix of the keys of single operations."""
 
     @property
+    def losses(self) -> str:
+        """The key of notes about history that Redis has lost."""
+        return f"{self.feed}:losses"
+
+    @property
     def policy(self) -> str:
         """The key of the lane's copy of the retention, which scripts read: a script can't read the meta key."""
         return f"{self.expiry}:policy"

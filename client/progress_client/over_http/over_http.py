@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from progress_broker.errors import RETRYABLE, Conflict, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.position import START, parse
 from progress_broker.operations.listing import Filters
 from progress_broker.settings import Settings
 from progress_client.backend import FROM_START, Bookmark, ComeBack, Start, warn_if_partial
@@ -88,15 +89,16 @@ class OverHttp:
         self, operation: str, start: Start, types: frozenset[str] | None
     ) -> AsyncGenerator[Event | Bookmark]:
         """Yield what follows the start."""
-        begins = True
+        begins, after = True, START
         async with aclosing(self._stream(operation, start.position, types)) as events:
             async for event in events:
                 unknown = begins and not start.seen and isinstance(event, Reset)
                 begins = False
-                if unknown and isinstance(event, Reset) and event.n < event.state.events:
+                if unknown and isinstance(event, Reset) and _follows(event, start.position or START):
                     # It may be any time, and not the position of an event. All events after it follow, so none is lost.
-                    yield Bookmark(event.position)
-                else:
+                    after = start.position or START
+                elif after == START or isinstance(event, Reset) or parse(event.position) > parse(after):
+                    after = START
                     yield event
 
     async def _stream(
@@ -162,6 +164,11 @@ class _Page(BaseModel):
     operations: list[Operation]
     next_cursor: str | None
     lanes_away: list[int] = []
+
+
+def _follows(reset: Reset, position: str) -> bool:
+    """Whether all that is stored after a position follows a reset, and there is something."""
+    return reset.n < reset.state.events and parse(position) < parse(reset.state.position)
 
 
 def _path(operation: str, call: str = "") -> str:

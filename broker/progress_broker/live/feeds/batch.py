@@ -1,7 +1,9 @@
 """What a read of feeds brings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from progress_broker.history.losses import Loss
 from progress_broker.model.event import Event
 
 
@@ -11,5 +13,5 @@ class Batch:
 
     events: list[Event]
     resync: tuple[int, ...] = ()
-    lost: tuple[int, ...] = ()
+    lost: Mapping[int, Loss] = field(default_factory=dict)
     """The lanes of `resync` whose feed no longer has entries that were delivered: Redis has lost history."""

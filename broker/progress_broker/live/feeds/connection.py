@@ -1,13 +1,14 @@
 """The connection that reads the feeds. On the live path, commands are encoded here and not by the client library."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import AskError, MovedError
 
 from progress_broker.errors import Unreadable
-from progress_broker.model.position import was_lost
+from progress_broker.live.feeds.landmarks import Landmark, Landmarks
+from progress_broker.model.position import order
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.run import exchange
@@ -56,8 +57,8 @@ class FeedConnection:
             await connection.disconnect(nowait=True)
             await self._reader.release(connection)
 
-    async def last(self, feed: bytes) -> bytes:
-        """Return the position of a feed's newest entry."""
+    async def last(self, feed: bytes) -> Sequence[Any] | None:
+        """Return a feed's newest entry, if there is any."""
         try:
             with storage_errors():
                 entries = await self.request(_command(b"XREVRANGE", feed, b"+", b"-", b"COUNT", b"1"))
@@ -65,12 +66,8 @@ class FeedConnection:
             warn_once(feed.decode(), "another program has overwritten this feed with something else; it is deleted")
             await self.request(_command(b"DEL", feed))
             entries = []
-        position: bytes = entries[0][0] if entries else EMPTY
-        return position
-
-    async def lost(self, before: Mapping[bytes, bytes], last: Mapping[bytes, bytes], least_kept: int) -> list[bytes]:
-        """Return the feeds, which end at `last`, that have lost the entry at the position before (see `was_lost`)."""
-        return [feed for feed, at in before.items() if await self._has_lost(feed, at, last[feed], least_kept)]
+        entry: Sequence[Any] | None = entries[0] if entries else None
+        return entry
 
     async def has_all(self, positions: Mapping[bytes, bytes]) -> bool:
         """Whether feeds still have their entries at these positions."""
@@ -79,12 +76,30 @@ class FeedConnection:
                 return False
         return True
 
-    async def _has_lost(self, feed: bytes, position: bytes, last: bytes, least_kept: int) -> bool:
-        if position in (last, EMPTY):
-            return False
-        entries = await self.request(_command(b"XREVRANGE", feed, position, b"-", b"COUNT", b"1"))
-        length = await self.request(_command(b"XLEN", feed))
-        return was_lost(position, entries[0][0] if entries else None, length, least_kept)
+    async def has_lost(self, feed: bytes, landmark: Landmark, least_kept: int) -> bool:
+        """Whether a feed has lost an entry, other than by trimming (see `was_lost`)."""
+        entries = await self.request(_command(b"XREVRANGE", feed, landmark.position, b"-", b"COUNT", b"1"))
+        if entries:
+            return Landmark.of(entries[0]) != landmark
+        return bool(await self.request(_command(b"XLEN", feed)) < least_kept)
+
+    async def newest_of(self, feed: bytes, landmarks: Landmarks) -> bytes | None:
+        """Return the position of the newest landmark that a feed has; None if it has none of them.
+
+        It has all that is older, unless it was trimmed, and nothing that is newer.
+        """
+        oldest = await self.request(_command(b"XRANGE", feed, b"-", b"+", b"COUNT", b"1"))
+        left = [it for it in landmarks if order(it.position) >= order(oldest[0][0])] if oldest else []
+        low, high = 0, len(left)  # it has those before `low`, and none from `high` on
+        while low < high:
+            middle = (low + high) // 2
+            position = left[middle].position
+            entries = await self.request(_command(b"XRANGE", feed, position, position))
+            if entries and Landmark.of(entries[0]) == left[middle]:
+                low = middle + 1
+            else:
+                high = middle
+        return left[low - 1].position if low else None
 
     async def trimmed_past(self, feed: bytes, position: bytes) -> bool:
         """Whether a feed keeps no entry up to a position any more. Then entries after it may have been trimmed, too."""

@@ -5,16 +5,20 @@ It has all lanes if one server has them. In a Cluster a read can name the keys o
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
+from progress_broker.history.losses import Loss
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.live.feeds.feed_log import FeedLog
+from progress_broker.live.feeds.landmarks import Landmark, Landmarks
 from progress_broker.live.feeds.pace import Pace
 from progress_broker.model.event import Event, read_entry
+from progress_broker.model.position import a_minute_before
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
@@ -28,6 +32,15 @@ MOVES = 3
 
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
+
+
+class _Begun(NamedTuple):
+    """Where feeds go on after an interruption."""
+
+    last: Mapping[bytes, Sequence[Any] | None]
+    """The newest entry of each feed."""
+    losses: Mapping[bytes, Loss]
+    """What feeds have lost."""
 
 
 class FeedReader:
@@ -53,9 +66,10 @@ class FeedReader:
         """When Redis last replied, by the clock."""
         self.positions: dict[bytes, bytes] = {}
         """The last position that was read of each feed."""
-        self._delivered: dict[bytes, bytes] | None = None  # the positions when the feed was interrupted
         self._connection = FeedConnection(reader, sleep)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
+        self._landmarks = {feed: Landmarks() for feed in self._lanes}
+        self._begun: _Begun | None = None  # until it has been delivered
         self._least_kept = least_kept
         self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
         self._clock, self._sleep = clock, sleep
@@ -86,8 +100,8 @@ class FeedReader:
                 self._log.reconnected(self.lanes, tries)
                 self.connected, tries = True, 0
             yield batch
-            if self.connected:
-                self._delivered = None
+            if self.connected and self._begun is not None:
+                self._settle(self._begun)
 
     async def _go_on(self) -> Batch:
         """Read what follows; after feeds have moved to another server, there."""
@@ -107,13 +121,35 @@ class FeedReader:
 
     async def _begin(self) -> Batch:
         """Continue from the end of the feeds, and find which of them have lost entries that were delivered."""
-        self._delivered = self._delivered or dict(self.positions)
         # Always the real last IDs of the feeds, never `$`: every call would resolve that again and could skip entries.
         self.answered_at = self._clock()
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
-        lost = await self._connection.lost(self._delivered, last, self._least_kept)
-        self.positions = last
-        return Batch([], tuple(self._lanes.values()), tuple(self._lanes[feed] for feed in lost))
+        losses = {feed: loss for feed in last if (loss := await self._loss(feed, last[feed])) is not None}
+        self.positions = {feed: EMPTY if entry is None else entry[0] for feed, entry in last.items()}
+        self._begun = _Begun(last, losses)
+        return Batch([], tuple(self._lanes.values()), {self._lanes[feed]: loss for feed, loss in losses.items()})
+
+    async def _loss(self, feed: bytes, last: Sequence[Any] | None) -> Loss | None:
+        """Return what a feed, which ends with an entry now, has lost of what was read."""
+        landmarks = self._landmarks[feed]
+        newest = landmarks.newest
+        if newest is None or (last is not None and Landmark.of(last) == newest):
+            return None
+        if not await self._connection.has_lost(feed, newest, self._least_kept):
+            return None
+        shared = await self._connection.newest_of(feed, landmarks)
+        if shared is None:
+            return Loss(a_minute_before(next(iter(landmarks)).position), newest.position, certain=False)
+        return Loss(shared, newest.position)
+
+    def _settle(self, begun: "_Begun") -> None:
+        """Remember where the feeds went on, once that has been delivered."""
+        self._begun = None
+        for feed, entry in begun.last.items():
+            if feed in begun.losses:
+                self._landmarks[feed].forget_after(begun.losses[feed].shared)
+            if entry is not None:
+                self._landmarks[feed].add(entry)
 
     async def _read(self) -> Batch:
         early_s, positions = self._pace.early_s(self._clock()), self.positions
@@ -127,6 +163,7 @@ class FeedReader:
         events, resync = list[Event](), list[int]()
         for feed, entries in reply or ():
             before, positions[feed] = positions[feed], entries[-1][0]
+            self._landmarks[feed].add(entries[-1])
             events += [event for entry in entries if (event := read_entry(None, entry)) is not None]
             suspect = len(entries) >= self._many or (late and before != EMPTY)
             if suspect and await self._connection.trimmed_past(feed, before):
