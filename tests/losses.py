@@ -5,7 +5,7 @@ from typing import Any
 
 from progress_broker.history.losses import Lost
 from progress_broker.model.event import Event, LastEvent
-from progress_broker.model.position import order
+from progress_broker.model.position import a_minute_before, order
 from progress_broker.operations.store import Store
 
 
@@ -38,5 +38,6 @@ def shared_with(events: Sequence[Event], lost: Lost | None) -> LastEvent | None:
     if lost is None:
         return None
     known = lost.certain or any(event.position == lost.position for event in events)
-    before = [LastEvent(it.n, it.position) for it in events if known and order(it.position) <= order(lost.position)]
+    last = lost.position if known else a_minute_before(lost.position) if lost.of_lane else b"0-0"
+    before = [LastEvent(it.n, it.position) for it in events if order(it.position) <= order(last)]
     return before[-1] if before else LastEvent(0, b"0-0")

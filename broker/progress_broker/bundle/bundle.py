@@ -154,6 +154,10 @@ class Bundle(Stream):
         """Return the position up to which the client has been told all events of a member's lane."""
         return self.merge.lane(member.lane).cursor_position.position
 
+    def restarted_at(self, member: BundleMember) -> bytes | None:
+        """Return the position from which a member's lane is told all again after a loss, until that was begun."""
+        return self.merge.lane(member.lane).restarted_at
+
     def member_changed(self, member: BundleMember) -> None:
         """Mark a member's lane: it may have frames to send."""
         lane = self.merge.lanes[member.lane]
@@ -163,6 +167,10 @@ class Bundle(Stream):
     def member_resetting(self, member: BundleMember, reason: str) -> None:
         """Record that the client must get a reset for a member."""
         self.merge.resetting(member, lost=reason == "lost")
+
+    def member_goes_back(self, member: BundleMember, position: bytes) -> None:
+        """Record that the client is told a member's events after a position again."""
+        self.merge.goes_back(member, position)
 
     def member_finished(self, member: BundleMember) -> None:
         """Handle a member's end."""

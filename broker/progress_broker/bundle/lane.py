@@ -90,6 +90,11 @@ class Lane:
             return LanePosition(self.trimmed_since or self.position, partial=True, lost=True)
         return LanePosition(self.position, trimmed_since=self.trimmed_since)
 
+    @property
+    def restarted_at(self) -> bytes | None:
+        """Where the client and Redis have the same, while snapshots are due because of a loss."""
+        return self.since if self.lost and self.snapshots_due else None
+
     def restart(self, position: bytes) -> list[BundleMember]:
         """Restart where Redis and the client have the same events: at the client's position, or up to where Redis has
         what its feed told, if that is older. Return the former members."""
@@ -114,6 +119,11 @@ class Lane:
         self.history_lost |= lost
         if lost:
             self._held_progress.pop(member.operation, None)
+
+    def go_back(self, position: bytes) -> None:
+        """Record that a snapshot that is due tells of a loss after a position: behind it, a client has no more."""
+        if self.trimmed_since is not None:
+            self.trimmed_since = min(self.trimmed_since, position, key=order)
 
     def settle_reset(self, member: BundleMember) -> bool:
         """Record that no reset is due for a member; return whether one was or may have been due."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import MISSING, SNAPSHOT
-from progress_broker.model.position import order
+from progress_broker.model.position import just_before, order
 from progress_broker.stream.delivery import Delivery, StreamPolicy
 from progress_broker.stream.frames import Frame, control_frame
 from progress_broker.stream.outlet import UNENCODED
@@ -35,11 +35,17 @@ class MemberHost(Protocol):
     def told_position(self, member: "BundleMember") -> bytes:
         """Return the position up to which the client has been told all events of a member's lane."""
 
+    def restarted_at(self, member: "BundleMember") -> bytes | None:
+        """Return the position from which a member's lane is told all again after a loss, until that was begun."""
+
     def member_changed(self, member: "BundleMember") -> None:
         """Handle new frames of a member, or that it has caught up: its lane may have frames to send."""
 
     def member_resetting(self, member: "BundleMember", reason: str) -> None:
         """Handle that a member's history can't be replayed: the client must get a snapshot with the reason."""
+
+    def member_goes_back(self, member: "BundleMember", position: bytes) -> None:
+        """Handle that a member's events after a position will be sent again, after a snapshot."""
 
     def member_finished(self, member: "BundleMember") -> None:
         """Handle a member's end: its last frame is pending or sent."""
@@ -53,6 +59,8 @@ class MemberSubscription(Subscription):
 
     __slots__ = ("member",)
 
+    of_lane = True
+
     def __init__(self, channel: Channel, delivery: Delivery, policy: StreamPolicy, member: "BundleMember") -> None:
         super().__init__(channel, delivery, policy)
         self.member = member
@@ -61,6 +69,11 @@ class MemberSubscription(Subscription):
     def told_position(self) -> bytes:
         """The position up to which its client has been told all events: what is pending is not yet told."""
         return min(self.position, self.member.host.told_position(self.member), key=order)
+
+    @property
+    def restarted_at(self) -> bytes | None:
+        """The position from which its lane is told all again after a loss, until that was begun."""
+        return self.member.host.restarted_at(self.member)
 
     def pause_for_bundle(self) -> None:
         """Pause until `resume_writing`. The client is not slow, but other members' frames must be sent first."""
@@ -240,6 +253,8 @@ class BundleMember:
             return
         if self.reset is not None and frames[0].type == SNAPSHOT:  # a snapshot is always written alone
             self._reset_at = frames[0].position
+            if self.reset == "lost":
+                self.host.member_goes_back(self, frames[0].position if frames[0].n else just_before(self.first))
         self.pending.extend(frames)
         self._pending_bytes += sum([len(frame.wire) for frame in frames])
         subscription = self.subscription

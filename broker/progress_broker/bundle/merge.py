@@ -174,6 +174,12 @@ class Merge:
             self._parts = None
             self.lanes[member.lane].owe_reset(member, lost=lost)
 
+    def goes_back(self, member: BundleMember, position: bytes) -> None:
+        """Let the cursor go back to where a member begins again, until all that is due has been sent."""
+        if self.has(member):
+            self._parts = None
+            self.lanes[member.lane].go_back(position)
+
     def trimmed_since(self, member: BundleMember) -> bytes | None:
         """Return the position after which a member's log must be complete, or else a reset is due; or None."""
         lane = self.lanes[member.lane]

@@ -140,7 +140,7 @@ class MemberPlacer:
         elif after is None:  # the current state would be ahead of the lane, so others' earlier events would be repeated
             await self._resumer.resume_at_creation(subscription, member.operation, member.first)
         elif member.reset is not None:  # it was reset during an earlier attempt to start it
-            lost = Lost(bundle.told_position(member)) if member.reset == "lost" else None
+            lost = Lost(bundle.told_position(member), of_lane=True) if member.reset == "lost" else None
             await self._resumer.resume_with_snapshot(subscription, member.operation, member.reset, lost=lost)
         else:
             since = bundle.merge.trimmed_since(member)

@@ -7,7 +7,7 @@ from typing import Any
 from progress_broker.history.archive import Kept, read_kept, spread, whole_curve
 from progress_broker.history.losses import Lost, shared_up_to
 from progress_broker.model.event import END, Event, LastEvent, read_entry, read_events
-from progress_broker.model.position import START, order, parse
+from progress_broker.model.position import START, a_minute_before, order, parse
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
@@ -150,7 +150,7 @@ async def last_shared(store: Store, operation: str, lost: Lost) -> LastEvent | N
 
     None means that events after it are missing, other than `progress`. Events that are older than the position may be
     others than the reader's (see `losses`). If no replica noted up to where both are the same, the reader goes on
-    before all that is kept.
+    before all that is kept, or, if it follows a lane, a minute before the position.
     """
     bound = lost.position
     if not lost.certain:
@@ -159,6 +159,8 @@ async def last_shared(store: Store, operation: str, lost: Lost) -> LastEvent | N
             pass  # the log ends there
         elif (shared := await shared_up_to(store, store.keyspace.lane_of(operation), bound)) is not None:
             bound = shared
+        elif lost.of_lane:
+            bound = a_minute_before(bound)
         else:
             return _before_all(await read_kept(store, operation, START.encode(), 1), bound)
     return await last_before(store, operation, bound.decode())

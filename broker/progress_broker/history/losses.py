@@ -38,6 +38,8 @@ class Lost(NamedTuple):
     position: bytes
     certain: bool = False
     """Whether Redis has all that the client was told up to this position, and nothing else."""
+    of_lane: bool = False
+    """Whether it is the client's position in all operations of a lane."""
 
 
 async def note(store: Store, losses: Mapping[int, Loss]) -> None:

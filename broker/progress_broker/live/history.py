@@ -186,14 +186,19 @@ class History:
     def read_snapshot(self, subscription: Subscription, reset: str | None) -> None:
         """Request a snapshot for a subscription. Subscriptions that have lost the same history share it, and all
         others."""
-        lost = self._lost(subscription.told_position) if reset == "lost" else None
+        lost = self._lost(subscription) if reset == "lost" else None
         waiting = self._snapshots.setdefault(lost, [])
         waiting.append((subscription, reset))
         if len(waiting) == 1:
             self._loader.snapshot(self, lost)
 
-    def _lost(self, told: bytes) -> Lost:
-        return Lost(told) if self._agreed is None else Lost(min(told, self._agreed, key=order), certain=True)
+    def _lost(self, subscription: Subscription) -> Lost:
+        if subscription.restarted_at is not None:
+            return Lost(subscription.restarted_at, certain=True)
+        told = subscription.told_position
+        if self._agreed is None:
+            return Lost(told, of_lane=subscription.of_lane)
+        return Lost(min(told, self._agreed, key=order), certain=True)
 
     def snapshot_read(self, lost: Lost | None, operation: Operation, shared: LastEvent | None) -> None:
         """Pass a snapshot to all subscriptions that wait for it. After a loss it is followed by all events after the

@@ -107,7 +107,7 @@ class Resumer:
         if found.last is None or lost or found.trimmed:
             reset = "trimmed" if found.trimmed and not lost else "lost"
             await self.resume_with_snapshot(
-                subscription, operation, reset, lost=Lost(since) if reset == "lost" else None
+                subscription, operation, reset, lost=Lost(since, of_lane=True) if reset == "lost" else None
             )
             return reset
         if found.events and found.events[0].n == 1:  # its first event is newer than the client's position

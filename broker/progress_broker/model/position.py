@@ -40,6 +40,11 @@ def order(position: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
+def just_before(position: bytes) -> bytes:
+    """Return the position a millisecond before another one."""
+    return b"%d-0" % max(0, milliseconds(position) - 1)
+
+
 def a_minute_before(position: bytes) -> bytes:
     """Return the position a minute before another one."""
     return b"%d-0" % max(0, milliseconds(position) - 60_000)

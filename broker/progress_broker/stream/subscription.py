@@ -60,6 +60,9 @@ class Subscription(Stream):
         "throttle",
     )
 
+    of_lane = False
+    """Whether its client has one position for all operations of a lane."""
+
     def __init__(self, source: "FrameSource[Subscription]", delivery: Delivery, policy: StreamPolicy) -> None:
         super().__init__(delivery, policy)
         self.mode = Mode.STARTING
@@ -95,6 +98,11 @@ class Subscription(Stream):
     def told_position(self) -> bytes:
         """The position up to which its client has been told all events."""
         return self.position
+
+    @property
+    def restarted_at(self) -> bytes | None:
+        """The position from which its client is told all again after a loss, if it has been told nothing since."""
+        return None
 
     # Start
 
