@@ -67,8 +67,10 @@ class Account:
         """Take an event of an operation."""
         operation, n = told.data["operation"], told.data["n"]
         self._note(told)
-        if operation not in self.known and operation in self._gone:  # Redis has lost its deletion
-            self.known[operation] = self._gone[operation]
+        if operation not in self.known and operation in self._gone:
+            # Redis has lost its deletion. It may have been told in the middle of what a reset told again.
+            title = self._gone[operation].title
+            self.known[operation], self._heard[operation, title] = Known(n - 1, title), Heard(n - 1)
         known = self.known.get(operation)
         if known is None:
             self.fail(f"event {n} of {operation} comes before its snapshot")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -72,12 +73,21 @@ class Run:
         return Random(self.random.random())
 
     async def _forget(self) -> None:
-        """Kill Redis now and then, and start it with what it had a while before."""
+        """Kill Redis now and then, and start it with what it had a while before.
+
+        What it loses may be newer than what it stores then, as if two masters had accepted writes.
+        """
+        feeds = [self.store.keyspace.lane(lane).feed for lane in range(self.store.keyspace.lanes)]
         random = self._random()
         while not self.stop.is_set():
             await asyncio.sleep(random.uniform(0.2, 0.8))
             with redis.Redis.from_url(self._server.url) as client:
                 client.save()
+                ahead_ms = random.choice([0, 700])
+                for feed in feeds if ahead_ms else ():
+                    # Not from 0 on: two different entries at one position can't be told apart.
+                    with suppress(redis.ResponseError):  # nothing was published there
+                        client.execute_command("XSETID", feed, f"{round(time.time() * 1000) + ahead_ms}-1000")
             await asyncio.sleep(random.uniform(0.05, 0.5))
             self._server.stop(signal.SIGKILL)
             self.published.kills += 1

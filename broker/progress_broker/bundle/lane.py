@@ -37,6 +37,7 @@ class Lane:
 
     __slots__ = (
         "_held_progress",
+        "_went_back",
         "history_lost",
         "lost",
         "members",
@@ -78,6 +79,7 @@ class Lane:
         self.waiting = False
         """Whether frames were held back at the last `take`."""
         self._held_progress: dict[str, Frame] = {}  # the newest `progress` of each member, in order
+        self._went_back = False  # since then its client has got no cursor
 
     @property
     def cursor_position(self) -> LanePosition:
@@ -99,7 +101,7 @@ class Lane:
         """Restart where Redis and the client have the same events: at the client's position, or up to where Redis has
         what its feed told, if that is older. Return the former members."""
         self.since = self.position = min(self.cursor_position.position, position, key=order)
-        self.needs_snapshots = self.lost = True
+        self.needs_snapshots = self.lost = self._went_back = True
         members = self.clear()
         self.snapshots_due.update(member.operation for member in members)
         return members
@@ -135,7 +137,8 @@ class Lane:
         return True
 
     def sent(self, member: BundleMember, frame: Frame) -> bool:
-        """Record that a frame was sent; return whether the cursor has changed by it."""
+        """Record that a frame was sent; return whether the client needs the cursor after it."""
+        went_back, self._went_back = self._went_back, False
         further = False
         if frame.wire.startswith(b"id: "):
             behind = order(frame.position) < order(self.position)
@@ -149,10 +152,10 @@ class Lane:
         elif frame.type == MISSING and member.closed:
             further = self.settle_reset(member)
         else:  # the snapshot of an ended operation, before its `end`; or `missing` for an earlier one with the same id
-            return False
+            return went_back
         further = further or member.operation in self.snapshots_due
         self.snapshots_due.discard(member.operation)
-        return further and not self.snapshots_due
+        return went_back or (further and not self.snapshots_due)
 
     def take(self, watermark: bytes, *, most_bytes: int = SLICE_BYTES) -> tuple[list[Outgoing], bool]:
         """Return what may be sent now, at most a slice and one frame, and whether there may be more.

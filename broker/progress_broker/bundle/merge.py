@@ -274,7 +274,8 @@ class Merge:
     def _cursor(self, lane: Lane) -> bytes:
         """Return the cursor after this lane has changed."""
         if self._parts is not None:
-            clean = not lane.resetting  # nearly always: then it costs only a cache look-up
+            # Nearly always: then it costs only a cache look-up.
+            clean = not (lane.resetting or lane.snapshots_due)
             part = (
                 cursor.part(lane.number, lane.position) if clean else cursor.part_of(lane.number, lane.cursor_position)
             )

@@ -218,7 +218,8 @@ class Drive:
         """Let all operations succeed, and check what must hold after any fault. Print the figures.
 
         The fault began at `since`, and was over at `back`. Unless watchers are to have the `whole` log, they may have
-        what is stored since their last reset. Those of operations that were `left` were told an end before it was lost.
+        what is stored since their last reset. Those of operations that were `left` were told an end before it was lost,
+        and were closed then; a stream of many was not.
         """
         for worker in self.workers:
             worker.finish()
@@ -271,7 +272,8 @@ class Outcome:
         lost = sum(1 for fault in self.faults if "acknowledged" in fault)
         for told in self.told:
             log = self.logs[told.operation]
-            if told.operation in left and told.ended and told.lines[-1].text == log[-1].text:
+            closed = told.operation in left and told.kind != "stream of many"
+            if closed and told.ended and told.lines[-1].text == log[-1].text:
                 continue
             self.faults += told.differences(log, whole=whole)
         self.drive.figures |= {"acknowledged": acknowledged, "operations with loss": lost}
@@ -298,7 +300,7 @@ class Outcome:
         for told, _ in resets:
             by_kind[told.kind] += 1
         late = [reset.at - self.again_at(told.operation) for told, reset in resets]
-        lost = {told.operation: max(reset.forgotten for reset in told.resets) for told, _ in resets}
+        lost = {told.operation: self._lost(told) for told, _ in resets}
         self.drive.figures |= {
             "resets": ", ".join(f"{kind} {many}" for kind, many in by_kind.items()),
             "told and lost": f"{sum(lost.values())} events of {len(lost)} operations",
@@ -323,7 +325,12 @@ class Outcome:
     @property
     def forgotten(self) -> int:
         """How many events of one operation were told and lost, at most."""
-        return max((reset.forgotten for told in self.told for reset in told.resets), default=0)
+        return max((self._lost(told) for told in self.told), default=0)
+
+    def _lost(self, told: Told) -> int:
+        """Return how many events it was told at most, before a reset, that are not stored."""
+        stored = set(self.logs[told.operation])
+        return max((len(set(reset.forgotten) - stored) for reset in told.resets), default=0)
 
     @property
     def resets(self) -> int:

@@ -42,20 +42,26 @@ def test_the_address_leads_to_the_replica(pair: Pair, folder: Path, lost_s: floa
         assert bool(outcome.resets) >= bool(lost_s)
 
 
-def test_as_many_are_new_as_were_lost(pair: Pair, folder: Path) -> None:
-    """So counts tell nothing: events of another publisher have the numbers of those that were lost."""
+@pytest.mark.parametrize("both_write", [False, True], ids=["one master at a time", "both accept writes"])
+def test_as_many_are_new_as_were_lost(pair: Pair, folder: Path, both_write: bool) -> None:
+    """So counts tell nothing: events of another publisher have the numbers of those that were lost. If both masters
+    accept writes, they are also older than the newest of these."""
     with driving(pair.proxy.url, folder, sdk_url=pair.proxy.url) as drive:
         since = time.monotonic()
         pair.cut_replication()
         time.sleep(1)
-        do(pair.old, "CLIENT", "PAUSE", 60_000, "WRITE")  # so that all that is new is later
+        if not both_write:
+            do(pair.old, "CLIENT", "PAUSE", 60_000, "WRITE")
         had = {name: events_of(pair.old, name) for name in drive.names}
         do(pair.new, "REPLICAOF", "NO", "ONE")
         other = ForeignWorker(pair.new.url)
         for name, events in had.items():
             for _ in range(events - events_of(pair.new, name)):
                 other.publish(name, "note", b"{}")
-        do(pair.old, "CLIENT", "UNPAUSE")
+        if both_write:
+            time.sleep(0.5)
+        else:
+            do(pair.old, "CLIENT", "UNPAUSE")
         pair.demote()
         pair.flip()
         back = time.monotonic()

@@ -27,8 +27,8 @@ class Reset(NamedTuple):
     at: float
     n: int
     reason: str
-    forgotten: int
-    """How many events were told that are lost."""
+    forgotten: list[Line]
+    """The events that were told before, and are told again if they are not lost."""
 
 
 class Told:
@@ -57,9 +57,7 @@ class Told:
     def _snapshot(self, envelope: Any) -> None:
         n, reason = envelope["n"], envelope.get("reset")
         if reason is not None:
-            left = [line for line in self.lines if line.n <= n]
-            self.reset(n, reason, len(self.lines) - len(left))
-            self.lines, self.ended = left, False
+            self.reset(n, reason, [line for line in self.lines if line.n <= n])
             self.begins_after = min(self.begins_after, n) if self.has_begun else n
         elif not self.lines:
             self.begins_after = n - envelope["data"]["done"]
@@ -67,14 +65,16 @@ class Told:
             self.faults.append(f"a snapshot of {n} that nobody asked for")
         self.has_begun = True
 
-    def reset(self, n: int, reason: str, forgotten: int) -> None:
-        self.resets.append(Reset(time.monotonic(), n, reason, forgotten))
+    def reset(self, n: int, reason: str, left: list[Line]) -> None:
+        """Forget all but what is left."""
+        self.resets.append(Reset(time.monotonic(), n, reason, self.lines[len(left) :]))
+        self.lines, self.ended = left, False
 
     def forget(self) -> None:
         """Take that the operation is not there: if it was, it is lost with all its events."""
         if self.lines:
-            self.reset(0, "lost", len(self.lines))
-            self.lines, self.begins_after = [], 0
+            self.reset(0, "lost", [])
+            self.begins_after = 0
 
     def as_json(self) -> dict[str, Any]:
         return vars(self)
@@ -84,7 +84,7 @@ class Told:
         told = cls(said["kind"], said["operation"])
         vars(told).update(said)
         told.lines = [Line(*line) for line in said["lines"]]
-        told.resets = [Reset(*reset) for reset in said["resets"]]
+        told.resets = [Reset(*reset, [Line(*line) for line in lines]) for *reset, lines in said["resets"]]
         return told
 
     def differences(self, log: list[Line], *, whole: bool = True) -> list[str]:

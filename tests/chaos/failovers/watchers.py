@@ -156,8 +156,7 @@ class Watching:
                     else:
                         left = [line for line in told.lines if _is_left(line, page)]
                         n = left[-1].n if left else 0
-                    told.reset(n, page["reset"], len(told.lines) - len(left))
-                    told.lines, told.ended = left, False
+                    told.reset(n, page["reset"], left)
                 for event in page["events"]:
                     told.take({"operation": name} | event)
                 position = page["position"]
