@@ -7,8 +7,9 @@ from typing import Any
 from redis.exceptions import AskError, MovedError
 
 from progress_broker.errors import Unreadable
+from progress_broker.history.losses import Loss
 from progress_broker.live.feeds.landmarks import Landmark, Landmarks
-from progress_broker.model.position import order
+from progress_broker.model.position import a_minute_before, order
 from progress_broker.nodes.pool_settings import BLOCK_MS
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.nodes.run import exchange
@@ -76,14 +77,26 @@ class FeedConnection:
                 return False
         return True
 
-    async def has_lost(self, feed: bytes, landmark: Landmark, least_kept: int) -> bool:
+    async def loss(self, feed: bytes, landmarks: Landmarks, last: Sequence[Any] | None, least_kept: int) -> Loss | None:
+        """Return what a feed, which ends with an entry now, has lost of what was read of it."""
+        newest = landmarks.newest
+        if newest is None or (last is not None and Landmark.of(last) == newest):
+            return None
+        if not await self._has_lost(feed, newest, least_kept):
+            return None
+        shared = await self._newest_of(feed, landmarks)
+        if shared is None:
+            return Loss(a_minute_before(next(iter(landmarks)).position), newest.position, certain=False)
+        return Loss(shared, newest.position)
+
+    async def _has_lost(self, feed: bytes, landmark: Landmark, least_kept: int) -> bool:
         """Whether a feed has lost an entry, other than by trimming (see `was_lost`)."""
         entries = await self.request(_command(b"XREVRANGE", feed, landmark.position, b"-", b"COUNT", b"1"))
         if entries:
             return Landmark.of(entries[0]) != landmark
         return bool(await self.request(_command(b"XLEN", feed)) < least_kept)
 
-    async def newest_of(self, feed: bytes, landmarks: Landmarks) -> bytes | None:
+    async def _newest_of(self, feed: bytes, landmarks: Landmarks) -> bytes | None:
         """Return the position of the newest landmark that a feed has; None if it has none of them.
 
         It has all that is older, unless it was trimmed, and nothing that is newer.

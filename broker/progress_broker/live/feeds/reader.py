@@ -15,10 +15,9 @@ from progress_broker.history.losses import Loss
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.live.feeds.feed_log import FeedLog
-from progress_broker.live.feeds.landmarks import Landmark, Landmarks
+from progress_broker.live.feeds.landmarks import Landmarks
 from progress_broker.live.feeds.pace import Pace
 from progress_broker.model.event import Event, read_entry
-from progress_broker.model.position import a_minute_before
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.storage.connections import Reader
@@ -124,23 +123,13 @@ class FeedReader:
         # Always the real last IDs of the feeds, never `$`: every call would resolve that again and could skip entries.
         self.answered_at = self._clock()
         last = {feed: await self._connection.last(feed) for feed in self._lanes}
-        losses = {feed: loss for feed in last if (loss := await self._loss(feed, last[feed])) is not None}
+        losses: dict[bytes, Loss] = {}
+        for feed, landmarks in self._landmarks.items():
+            if (loss := await self._connection.loss(feed, landmarks, last[feed], self._least_kept)) is not None:
+                losses[feed] = loss
         self.positions = {feed: EMPTY if entry is None else entry[0] for feed, entry in last.items()}
         self._begun = _Begun(last, losses)
         return Batch([], tuple(self._lanes.values()), {self._lanes[feed]: loss for feed, loss in losses.items()})
-
-    async def _loss(self, feed: bytes, last: Sequence[Any] | None) -> Loss | None:
-        """Return what a feed, which ends with an entry now, has lost of what was read."""
-        landmarks = self._landmarks[feed]
-        newest = landmarks.newest
-        if newest is None or (last is not None and Landmark.of(last) == newest):
-            return None
-        if not await self._connection.has_lost(feed, newest, self._least_kept):
-            return None
-        shared = await self._connection.newest_of(feed, landmarks)
-        if shared is None:
-            return Loss(a_minute_before(next(iter(landmarks)).position), newest.position, certain=False)
-        return Loss(shared, newest.position)
 
     def _settle(self, begun: "_Begun") -> None:
         """Remember where the feeds went on, once that has been delivered."""
