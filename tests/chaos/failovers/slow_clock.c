@@ -1,4 +1,4 @@
-/* Preloaded into a server, it has its clock go CLOCK_BEHIND_S seconds behind. libfaketime can't do this to a server with
+/* Preloaded into a server, it has its clock go CLOCK_BEHIND_MS milliseconds behind. libfaketime can't do this to a server with
    jemalloc: each of the two needs the other while it begins. */
 
 #include <stdlib.h>
@@ -7,14 +7,23 @@
 #include <time.h>
 #include <unistd.h>
 
-static time_t behind(void) {
-    const char *seconds = getenv("CLOCK_BEHIND_S");
-    return seconds ? atol(seconds) : 0;
+static long behind_ms(void) {
+    const char *given = getenv("CLOCK_BEHIND_MS");
+    return given ? atol(given) : 0;
+}
+
+static void set_back(struct timespec *now) {
+    now->tv_sec -= behind_ms() / 1000;
+    now->tv_nsec -= behind_ms() % 1000 * 1000000;
+    if (now->tv_nsec < 0) {
+        now->tv_sec -= 1;
+        now->tv_nsec += 1000000000;
+    }
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = syscall(SYS_clock_gettime, clock, now);
-    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec -= behind();
+    if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) set_back(now);
     return failed;
 }
 

@@ -53,8 +53,12 @@ class Reporting:
         self._op.succeed({"lines": self.lines})
 
     def await_stored(self, deadline: float) -> None:
-        if self._op.flush(max(0.0, deadline - time.monotonic())):
-            say(self.name, self.lines, time.monotonic())
+        """Wait until its end is stored, and a replica has it if there is one: so long the process has to live."""
+        while not self._op.flush(max(0.0, deadline - time.monotonic())):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.1)
+        say(self.name, self.lines, time.monotonic())
 
 
 class Pauses(threading.Thread):
