@@ -154,7 +154,8 @@ def _near(operation: str) -> int:
 def test_nothing_is_read_of_operations_that_are_over(cluster_url: str) -> None:
     broker = Broker(cluster_url)
     ids = one_a_lane()[:2]
-    waits = link_to(broker.settings).carrier._signals  # type: ignore[attr-defined]
+    settings = broker.settings.model_copy(update={"redis_timeout_s": 29.0})  # not those of other tests' operations
+    waits = link_to(settings).carrier._signals  # type: ignore[attr-defined]
 
     def send(type: str) -> None:
         for id in ids:
@@ -165,7 +166,7 @@ def test_nothing_is_read_of_operations_that_are_over(cluster_url: str) -> None:
         return all(lane._streams._client is None for lane in waits._lanes.values())
 
     for _ in range(2):
-        operations = [Operation.start("x", id=id, settings=broker.settings) for id in ids]
+        operations = [Operation.start("x", id=id, settings=settings) for id in ids]
         send("go")
         for operation in operations:
             assert next(operation.signals(timeout=30)).type == "go"
