@@ -12,7 +12,7 @@ from progress_broker.model.entry import encode, read_publish_request
 from progress_broker.model.position import parse
 from progress_broker.routing.slots import hash_slot
 from progress_broker.runtime.single_flight import SingleFlight
-from progress_broker.runtime.tasks import end
+from progress_broker.runtime.tasks import Tasks, end
 from progress_broker.runtime.timer_wheel import TimerWheel
 from progress_broker.settings import load_settings
 from progress_broker.storage import schema
@@ -284,6 +284,18 @@ class TestFlights:
         results = await asyncio.gather(*(flights.share("k", fail) for _ in range(3)), return_exceptions=True)
         assert [type(result) for result in results] == [errors.NotFound] * 3
         assert len(flights) == 0
+
+
+async def test_tasks_that_have_just_ended_hold_up_nobody() -> None:
+    """The event loop has not run their callbacks yet, and does not before the owner lets it."""
+
+    async def nothing() -> None: ...
+
+    tasks = Tasks()
+    task = tasks.spawn(nothing())
+    await asyncio.sleep(0)
+    assert task.done()
+    await tasks.close()
 
 
 async def test_a_task_that_forgets_a_cancellation_is_ended_all_the_same() -> None:

@@ -77,5 +77,6 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel all tasks, and wait until they have ended."""
-        while self._tasks:
-            await end(*self._tasks)
+        # Those that are done may still be among them, until the event loop has run their callbacks.
+        while left := [task for task in self._tasks if not task.done()]:
+            await end(*left)
