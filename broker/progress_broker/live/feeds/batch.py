@@ -1,7 +1,8 @@
 """What a read of feeds brings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from progress_broker.history.losses import Loss
 from progress_broker.model.event import Event
@@ -15,3 +16,12 @@ class Batch:
     resync: tuple[int, ...] = ()
     lost: Mapping[int, Loss] = field(default_factory=dict)
     """The lanes of `resync` whose feed no longer has entries that were delivered: Redis has lost history."""
+
+
+class Begun(NamedTuple):
+    """Where feeds go on after an interruption."""
+
+    last: Mapping[bytes, Sequence[Any] | None]
+    """The newest entry of each feed."""
+    losses: Mapping[bytes, Loss]
+    """What feeds have lost."""

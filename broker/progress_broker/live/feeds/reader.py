@@ -5,14 +5,13 @@ It has all lanes if one server has them. In a Cluster a read can name the keys o
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.history.losses import Loss
-from progress_broker.live.feeds.batch import Batch
+from progress_broker.live.feeds.batch import Batch, Begun
 from progress_broker.live.feeds.connection import EMPTY, FeedConnection, packed, xread_of
 from progress_broker.live.feeds.feed_log import FeedLog
 from progress_broker.live.feeds.landmarks import Landmarks
@@ -31,15 +30,6 @@ MOVES = 3
 
 LATE_S = 0.02
 """A reader that comes back later than this checks that its feeds were not trimmed past it in between."""
-
-
-class _Begun(NamedTuple):
-    """Where feeds go on after an interruption."""
-
-    last: Mapping[bytes, Sequence[Any] | None]
-    """The newest entry of each feed."""
-    losses: Mapping[bytes, Loss]
-    """What feeds have lost."""
 
 
 class FeedReader:
@@ -68,7 +58,7 @@ class FeedReader:
         self._connection = FeedConnection(reader, sleep)
         self._lanes = {keyspace.lane(lane).feed.encode(): lane for lane in reader.lanes}
         self._landmarks = {feed: Landmarks() for feed in self._lanes}
-        self._begun: _Begun | None = None  # until it has been delivered
+        self._begun: Begun | None = None  # until it has been delivered
         self._least_kept = least_kept
         self._many = min(COUNT, least_kept or COUNT)  # with so many new entries, older ones may have been trimmed
         self._clock, self._sleep = clock, sleep
@@ -128,10 +118,10 @@ class FeedReader:
             if (loss := await self._connection.loss(feed, landmarks, last[feed], self._least_kept)) is not None:
                 losses[feed] = loss
         self.positions = {feed: EMPTY if entry is None else entry[0] for feed, entry in last.items()}
-        self._begun = _Begun(last, losses)
+        self._begun = Begun(last, losses)
         return Batch([], tuple(self._lanes.values()), {self._lanes[feed]: loss for feed, loss in losses.items()})
 
-    def _settle(self, begun: "_Begun") -> None:
+    def _settle(self, begun: "Begun") -> None:
         """Remember where the feeds went on, once that has been delivered."""
         self._begun = None
         for feed, entry in begun.last.items():
