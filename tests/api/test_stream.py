@@ -120,10 +120,13 @@ async def test_trimmed_and_lost_positions_are_told(http: httpx.AsyncClient) -> N
     for i in range(3):
         await http.post(f"{OPS}/a/events", json=[{"type": "log", "data": {"message": str(i)}}] * 100)
     await finish(http, "a")
-    for position, reason in ((made["position"], "trimmed"), ("99999999999999-0", "lost")):
-        messages = sse.read(await whole(http, last_event_id=position))
-        assert [message.type for message in messages] == ["snapshot", "end"]
-        assert messages[0].json["reset"] == reason
+    trimmed, lost = [
+        sse.read(await whole(http, last_event_id=position)) for position in (made["position"], "99999999999999-0")
+    ]
+    assert [message.type for message in trimmed] == ["snapshot", "end"]
+    assert trimmed[0].json["reset"] == "trimmed"
+    assert (lost[0].json["reset"], lost[-1].type) == ("lost", "end")
+    assert [message.json["n"] for message in lost] == list(range(lost[0].json["n"], 303)), "all that is kept"
 
 
 GARBAGE: list[tuple[str, dict[str, str]]] = [
