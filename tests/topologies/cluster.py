@@ -191,8 +191,13 @@ class Cluster:
     def failover(self, lane: int, *, planned: bool) -> RealRedis:
         slot = self.slot_of_lane(lane)
         old = self.of_slot(slot)
-        replicas = self.replicas_of(old)
-        assert replicas, "the cluster was made without replicas"
+        replicas: list[ClusterNode] = []
+
+        def known() -> list[ClusterNode]:  # one that was away may not have joined again yet
+            replicas[:] = self.replicas_of(old)
+            return replicas
+
+        wait_until(known, "the master has a replica")
         if not planned:
             self.kill(old)
 
