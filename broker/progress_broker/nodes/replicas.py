@@ -41,7 +41,7 @@ class Replicas:
         return self._wanted is None and now >= self._known_until
 
     def learn(self, role: Any, now: float) -> None:
-        """Note the reply to `ROLE`. While that is an error, nobody is waited for."""
+        """Note the reply to `ROLE`. If it names no replica, or is an error, those that were there before are missed."""
         self._give_up_if_rejected(ROLE, role)
         self._known_until = now + KNOWN_S
         if isinstance(role, list | tuple) and len(role) == 3 and role[0] == b"master" and role[2]:

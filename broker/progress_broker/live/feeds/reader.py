@@ -121,7 +121,7 @@ class FeedReader:
         self._begun = Begun(last, losses)
         return Batch([], tuple(self._lanes.values()), {self._lanes[feed]: loss for feed, loss in losses.items()})
 
-    def _settle(self, begun: "Begun") -> None:
+    def _settle(self, begun: Begun) -> None:
         """Remember where the feeds went on, once that has been delivered."""
         self._begun = None
         for feed, entry in begun.last.items():
