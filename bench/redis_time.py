@@ -145,7 +145,7 @@ async def _publish_repeat(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: largest.store.publish(id, [log(100, "p", 2)])
 
 
-@case("publish: an event that moves 100 large ones into the archive")
+@case("publish: an event that moves 100 large ones out of the log")
 async def _publish_moves(largest: Largest) -> Callable[[], Awaitable[Any]]:
     id = await largest.full(60_000, HISTORY + 98)  # and the event of the creation
     return lambda: largest.store.publish(id, [log(60_000)])
@@ -271,8 +271,8 @@ async def _meta(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: ensure_schema(largest.store.connections, largest.store.settings)
 
 
-async def _archived(largest: Largest, size: int, events: int = 2 * HISTORY) -> str:
-    """Create an operation with a full log and curve, and so many events in both the log and the archive."""
+async def _with_older_events(largest: Largest, size: int, events: int = 2 * HISTORY) -> str:
+    """Create an operation with a full log and curve, and so many events in both the log and the older events."""
     id = await largest.full(size, events)
     points = [
         NewEvent("progress", b'{"percent":%d,"message":"%b"}' % (n % 100, b"x" * (size // 8))) for n in range(400)
@@ -284,15 +284,15 @@ async def _archived(largest: Largest, size: int, events: int = 2 * HISTORY) -> s
     return id
 
 
-@case("kept: a page from the start of a full archive")
+@case("kept: a page from the start of all older events")
 async def _kept(largest: Largest) -> Callable[[], Awaitable[Any]]:
-    id = await _archived(largest, 300)
+    id = await _with_older_events(largest, 300)
     return lambda: event_log.kept(largest.store, id, MAX_PAGE)
 
 
-@case("kept: a page from the start of a full archive of 20 MB")
+@case("kept: a page from the start of all older events of 20 MB")
 async def _kept_large(largest: Largest) -> Callable[[], Awaitable[Any]]:
-    id = await _archived(largest, 60_000, 300)
+    id = await _with_older_events(largest, 60_000, 300)
     return lambda: event_log.kept(largest.store, id, MAX_PAGE)
 
 

@@ -77,8 +77,9 @@ async def test_points_of_the_curve_are_spread_over_the_operations_life(store: St
     keys = store.keyspace.operation("a")
     redis: Any = store.connections.commands
     lua = files("progress_broker.storage") / "lua"
-    text = "".join((lua / f"{name}.lua").read_text() for name in ("prelude", "archive"))
-    run = f"{text} return {{archive(KEYS[1], {WINDOW}, '{WINDOW}', tonumber(ARGV[1]), tonumber(ARGV[2]), 1000)}}"
+    text = "".join((lua / f"{name}.lua").read_text() for name in ("prelude", "older_events"))
+    moved = f"move_older_events(KEYS[1], {WINDOW}, '{WINDOW}', tonumber(ARGV[1]), tonumber(ARGV[2]), 1000)"
+    run = f"{text} return {{{moved}}}"
     day_ms = 86_400_000
     times = [*range(1, day_ms // 2, 50_000), *range(day_ms // 2 + 1, day_ms, 5_000)]
     archived = distance = 0

@@ -74,7 +74,7 @@ async def test_many_events_of_a_batch_that_change_the_snapshot_are_stored(store:
     many = [encode("progress", {"current": n}, store.settings) for n in range(5000)]
     await store.publish("a", many)
     assert (await store.get("a")).progress == {"current": 4999}
-    await store.delete("a", force=True)  # so long a log is archived by the publishes that would follow
+    await store.delete("a", force=True)  # the publishes that would follow move events of so long a log
 
 
 ODD = '"message":"m","stages":[],"odd":[1,{"a":"}],\\""}]'

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from progress_broker.history.archive import Kept, read_kept, spread, whole_curve
 from progress_broker.history.losses import Lost, shared_up_to
+from progress_broker.history.older_events import Kept, read_kept, spread, whole_curve
 from progress_broker.model.event import END, Event, LastEvent, read_entry, read_events
 from progress_broker.model.position import START, a_minute_before, order, parse
 from progress_broker.nodes.pool_settings import BLOCK_MS

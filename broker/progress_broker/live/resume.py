@@ -2,9 +2,9 @@
 
 from progress_broker.errors import Ended, Gone, NotFound
 from progress_broker.history import event_log
-from progress_broker.history.archive import whole_curve
 from progress_broker.history.event_log import EventsAfter, Page
 from progress_broker.history.losses import Lost
+from progress_broker.history.older_events import whole_curve
 from progress_broker.live.channel import Channel
 from progress_broker.model.event import END
 from progress_broker.model.operation import Operation

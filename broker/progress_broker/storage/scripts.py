@@ -42,7 +42,7 @@ PUBLISH = _load(
         "joined",
         "counts",
         "metadata",
-        "archive",
+        "older_events",
         "event_rules",
         "publish_arguments",
         "publish_snapshot",

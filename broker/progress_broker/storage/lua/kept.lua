@@ -1,13 +1,13 @@
--- Reads what is kept of an operation from a position on. One script, because another may move events from the log to the
--- archive between two reads; and not a transaction, because a Redis that is full rejects those. Changes nothing. It stops
+-- Reads what is kept of an operation from a position on. One script, because another may move events from the log to kept
+-- or curve between two reads; and not a transaction, because a Redis that is full rejects those. Changes nothing. It stops
 -- after about so much data as Redis may take time for: the caller reads on from there.
 --
 -- KEYS  1 snapshot  2 log  3 kept  4 curve
 -- ARGV  1 position  2 how many entries of each stream at most
 -- Reply {the last entry before the position of kept and of curve, the oldest entry of the log, the oldest one of kept,
 --       then the entries from the position on of kept, curve and log, then for each of these three 1 if it may have more
---       of them}. If kept or curve may have more, the log is not read: its entries come later. An archive that belongs to
---       an earlier operation, or lacks events, counts as empty; so does a key of another type, but for the log.
+--       of them}. If kept or curve may have more, the log is not read: its entries come later. Kept and curve count as
+--       empty if they belong to an earlier operation, or lack events; so does a key of another type, but for the log.
 
 local MOST_BYTES = 524288
 local AT_ONCE = 10 -- entries that are read at once

@@ -242,7 +242,7 @@ if lists then
   set('listed_ms', ms)
 end
 if moves then
-  archived, curve_ms = archive(KEYS[2], window, history_length, archived, curve_ms, #events)
+  archived, curve_ms = move_older_events(KEYS[2], window, history_length, archived, curve_ms, #events)
   set('archived', text(archived))
   set('curve_ms', text(curve_ms))
   local left = redis.call('PTTL', KEYS[1])

@@ -1,7 +1,7 @@
 """Reads the events that are too old for an operation's log, together with the log.
 
 The log has each of the newest events, without gaps in their numbers. Older ones are in two more streams, which
-`archive.lua` writes: one has those that are not `progress`, the other some `progress` events of the whole life.
+`older_events.lua` writes: one has those that are not `progress`, the other some `progress` events of the whole life.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from progress_broker.operations.store import Store
 from progress_broker.storage.scripts import KEPT
 
 _MOST_POINTS = 400
-"""How many points a curve has at most: POINTS of `archive.lua`."""
+"""How many points a curve has at most: POINTS of `older_events.lua`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Kept:
     oldest: Event | None
     """The oldest event of the log."""
     first: Event | None
-    """The oldest kept event that is not `progress`; None if the archive is empty or can't be used."""
+    """The oldest kept event that is not `progress`; None if there is none, or these streams can't be used."""
     before: Event | None
-    """The last archived event before the position."""
+    """The last of the older events before the position."""
 
     def has_all_after(self, position: bytes) -> bool:
         """Whether all events after a position are kept, except `progress`."""
@@ -42,7 +42,7 @@ class Kept:
     def had(self, position: bytes) -> bool:
         """Whether the operation may have had an event at the requested position, although it is not kept.
 
-        It may have been `progress` between two archived events whose numbers have a gap, or any event before the oldest
+        It may have been `progress` between two older events whose numbers have a gap, or any event before the oldest
         one.
         """
         if self.oldest is None or self.oldest.n == 1 or order(self.oldest.position) < order(position):

@@ -39,7 +39,7 @@ end
 -- Shortens a log to its window, or by so much as Redis may take time for, but by at least twice as many events as were
 -- `added` now. `archived` is the number of the last event that was moved before, and `distance` that between the points
 -- of the curve. Returns both as they are now.
-local function archive(log, window, history_length, archived, distance, added)
+local function move_older_events(log, window, history_length, archived, distance, added)
   local kept, curve = log .. ':kept', log .. ':curve'
   local length = ask('XLEN', log) or 0
   local most = math.max(1, math.min(length - window, 2 * WINDOW))
