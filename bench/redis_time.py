@@ -210,6 +210,13 @@ async def _sweep(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return largest.store.upkeep.sweep
 
 
+@case("repair: 3,000 that the order of creation lacks")
+async def _repair(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    ids = await largest.running(3_000, ["kind:job"])
+    await largest.client.zadd(largest.store.keyspace.lane(LANE).index, dict.fromkeys(ids, 1))
+    return largest.store.upkeep.repair
+
+
 @case("lapsed: 3,000 expired leases")
 async def _lapsed(largest: Largest) -> Callable[[], Awaitable[Any]]:
     ids = await largest.running(3_000, ["kind:job"])

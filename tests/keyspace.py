@@ -11,7 +11,7 @@ from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace
 
 OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:events:kept|:events:curve|:signals)?")
-INDEX = re.compile(r"\{[^}]+\}:index(:(status|kind|owner|tag|parent|metadata):.+)?", re.DOTALL)
+INDEX = re.compile(r"\{[^}]+\}:index(:order:created|:(status|kind|owner|tag|parent|metadata):.+)?", re.DOTALL)
 CALLER = re.compile(r"\{[^}]+:caller:[0-9a-f]{24}\}:(streams|requests|sent)")
 SLACK = 110  # MAXLEN ~ keeps up to a node more
 

@@ -12,6 +12,7 @@ from tests.servers import RealRedis
 MOST = {
     "retain": 1_200,
     "sweep": 1_500,
+    "repair": 800,
     "children": 1_200,
     "find": 800,
     "lapsed": 250,

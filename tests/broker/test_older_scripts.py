@@ -117,6 +117,7 @@ async def live(store: Store, is_older: Callable[[int], bool]) -> Life:
     with pytest.raises(Gone):
         await store.get("a")
     assert not await redis.zcard(keys.lane.index)
+    await store.upkeep.repair()
     events = [(event.n, event.type, event.data) for event in page.events]
     return Life(replies, {name: shown[name] for name in shown.keys() - TIMES}, events, found, signals)
 
@@ -164,4 +165,5 @@ async def test_an_older_text_leaves_what_it_does_not_know_as_it_is(store: Store)
     assert [each.id for each in (await store.find(Filters(metadata=("phase=send",))))[0]] == []
     call = delete_call("a", keys, force=False, settings=store.settings)
     assert (await store.connections.scripts.run(call._replace(script=OLDER[call.script.sha])))[0] == b"ok"
+    await store.upkeep.repair()
     assert not [key for key in await keys_of_all(store.connections) if b":index" in key]

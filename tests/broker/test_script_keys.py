@@ -117,6 +117,9 @@ async def use_everything(store: Store) -> None:
     for id in ("b", "long"):
         await redis.hset(store.keyspace.operation(id).snapshot, "expires", "1")
     assert await store.upkeep.sweep() == 4
+    await redis.zrem(store.keyspace.operation("c").lane.creation_order, "c")
+    await redis.zadd(store.keyspace.lane(0).creation_order, {"gone": 1, "gone2": 1, "gone3": 1})
+    assert await store.upkeep.repair() == 4
     await store.delete("c", force=True)
     await store.probe(0, "~probe-1", b"1")
     caller = store.keyspace.caller("ann")
@@ -148,7 +151,7 @@ async def test_each_key_was_declared_or_looked_at_before_the_first_write(
                     if keys & ran.declared:  # one alone is not seen to be elsewhere
                         known |= keys
                     derived |= {ran.verb} if written and keys - ran.declared else set()
-            assert derived == {"create", "publish", "delete", "sweep", "retain", "probe"}
+            assert derived == {"create", "publish", "delete", "sweep", "repair", "retain", "probe"}
 
 
 async def read_command(redis: Any, name: str) -> set[str]:

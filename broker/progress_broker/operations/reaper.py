@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 """After a lane was unreachable, workers get this long to send a heartbeat, because they could not do so before."""
 
+REPAIR_INTERVAL_S = 60.0
+"""How often the orders of creation are compared with the lanes, and repaired where they differ."""
+
 _ROUNDS = 20  # in case that many operations can't be changed
 
 _STALLED = NewEvent("status", b'{"status":"stalled"}', "stalled")
@@ -41,7 +44,7 @@ _LOST_WHEN_ASKED = {
 
 
 class Reaper:
-    """Finds operations whose worker sends no heartbeat, and removes expired operations.
+    """Finds operations whose worker sends no heartbeat, removes expired operations, and repairs orders of creation.
 
     Use it as an async context manager.
     """
@@ -52,6 +55,7 @@ class Reaper:
         self._grace_s = grace_s
         self._wait_ms = round(1000 * self._settings.worker_lost_after_s)
         self._not_before = dict.fromkeys(range(store.keyspace.lanes), clock() + grace_s)
+        self._repair_at = clock()
         self._tasks = Tasks()
         self.stalled = self.lost = self.expired = 0
 
@@ -131,6 +135,14 @@ class Reaper:
             await _pause(self._settings.sweep_interval_s)
             with suppress(StorageUnavailable, StorageFull):
                 self.expired += await self._store.upkeep.sweep()
+                await self._repair()
+
+    async def _repair(self) -> None:
+        if self._clock() < self._repair_at:
+            return
+        self._repair_at = self._clock() + REPAIR_INTERVAL_S
+        if repaired := await self._store.upkeep.repair():
+            log.info("added or removed %d operations in orders of creation, as an earlier release does not", repaired)
 
 
 async def _pause(about_s: float, chance: Callable[[], float] = random.random) -> None:

@@ -1,4 +1,7 @@
-"""What is due in the lanes: expired operations to remove, and operations whose worker is silent."""
+"""What is due in the lanes: expired operations to remove, and operations whose worker is silent.
+
+And what releases of the same schema that did not know it have left out of the order of creation.
+"""
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ from progress_broker.storage.connections import Connections
 from progress_broker.storage.foreign import readable, warn_once
 from progress_broker.storage.keys import Keyspace, LaneKeys
 from progress_broker.storage.lanes import FanOut
-from progress_broker.storage.scripts import LAPSED, SWEEP
+from progress_broker.storage.scripts import LAPSED, REPAIR, SWEEP
 
 SWEPT_AT_ONCE = 10_000
 """About how many expired operations are removed at most before the next pause."""
@@ -70,6 +73,43 @@ class Upkeep:
                 pairs = zip(reply, reply, strict=True)
                 found += [(operation.decode(), Status(status.decode())) for operation, status in pairs]
         return found
+
+    async def repair(self) -> int:
+        """Repair the orders of creation that do not have as many operations as their lane; return how many were added
+        or removed. If all have as many, it is one round trip. Lanes that can't be reached are left out."""
+        lanes = FanOut(self._connections, self._keyspace)
+        changed = 0
+        for number, (listed, ordered) in (await self._sizes(lanes)).items():
+            if listed != ordered and number not in lanes.away:
+                with _one_lane_alone(lanes, number, "repaired"):
+                    changed += await self._repair(self._keyspace.lane(number))
+        return changed
+
+    async def _repair(self, lane: LaneKeys) -> int:
+        changed = 0
+        for step in ("ADD", "REMOVE"):
+            cursor: str | bytes = "0"
+            while True:
+                call = Call(REPAIR, (lane.index,), (lane.operations, step, cursor))
+                cursor, of_part = await self._connections.scripts.run(call)
+                changed += of_part
+                if cursor == b"0":
+                    break
+        return changed
+
+    async def _sizes(self, lanes: FanOut) -> dict[int, tuple[int, int]]:
+        """Return how many operations each lane has in its index, and in its order of creation."""
+
+        async def sizes(some: Sequence[int]) -> list[tuple[int, int]]:
+            async with self._connections.commands.pipeline(transaction=False) as pipeline:
+                for lane in map(self._keyspace.lane, some):
+                    pipeline.zcard(lane.index)
+                    pipeline.zcard(lane.creation_order)
+                with storage_errors():
+                    cards = iter([card or 0 for card in readable(await pipeline.execute(raise_on_error=False))])
+            return list(zip(cards, cards, strict=True))
+
+        return await lanes.ask(sizes)
 
     async def _due(self, lanes: FanOut, key_of: Callable[[LaneKeys], str]) -> list[int]:
         """Return the lanes whose sorted set of times has one that has passed."""

@@ -65,6 +65,11 @@ class LaneKeys:
         """The key of the lane's copy of the retention, which scripts read: a script can't read the meta key."""
         return f"{self.expiry}:policy"
 
+    @property
+    def creation_order(self) -> str:
+        """The key of all operations, sorted by their creation: an order that never changes, so a walk misses none."""
+        return f"{self.index}:order:created"
+
     def index_of(self, field: str, value: str) -> str:
         """Return the key of the index of operations whose `field` is `value`, sorted by last change."""
         return f"{self.index}:{field}:{value}"

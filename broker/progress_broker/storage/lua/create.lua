@@ -1,8 +1,8 @@
 -- Creates an operation, once: its snapshot, its place in the listings, and the first event of its log.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
---       Derived: KEYS[4]..':length', KEYS[5]..':status:pending', KEYS[5]..':'..each INDEX, and KEYS[6]..':policy',
---       which is only read. They are looked at before the first write.
+--       Derived: KEYS[4]..':length', KEYS[5]..':order:created', KEYS[5]..':status:pending', KEYS[5]..':'..each INDEX, and
+--       KEYS[6]..':policy', which is only read. They are looked at before the first write.
 -- ARGV  id spec [INDEX field:value]… HISTORY n FEED n [RETENTION ms] [IDLE ms] [LEASE ms] [TRACEPARENT tp]
 --          [METADATA json]
 --       spec            what it is created with (JSON); the same bytes mean the same operation
@@ -55,7 +55,7 @@ end
 local indexes = table.concat(given.INDEX or {}, '\n')
 local listed = index_keys(KEYS[5], indexes .. '\nstatus:pending')
 look(listed)
-look({ KEYS[4] .. ':length' })
+look({ KEYS[4] .. ':length', creation_order(KEYS[5]) })
 local length = feed_length(KEYS[4], given.FEED)
 local policy = ask('HMGET', KEYS[6] .. ':policy', 'retention_ms', 'idle_ms') or {}
 local retention_ms = kept_ms(policy[1], given.RETENTION, RETENTION_MS)
@@ -84,6 +84,7 @@ if given.LEASE then redis.call('HSET', KEYS[1], 'lease_ms', given.LEASE) end
 if given.METADATA then redis.call('HSET', KEYS[1], 'created_metadata', given.METADATA) end
 if given.TRACEPARENT then redis.call('HSET', KEYS[1], 'traceparent', given.TRACEPARENT) end
 write('ZADD', KEYS[5], ms, id)
+write('ZADD', creation_order(KEYS[5]), ms, id)
 for _, key in ipairs(listed) do write('ZADD', key, ms, id) end
 write('ZADD', KEYS[6], expires, id .. '\n' .. indexes)
 redis.call('PEXPIRE', KEYS[1], idle_ms)

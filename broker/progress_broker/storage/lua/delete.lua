@@ -1,8 +1,9 @@
 -- Deletes an operation, notifies the replicas that watch it, and leaves a tombstone.
 --
 -- KEYS  1 snapshot  2 log  3 signals  4 feed  5 index  6 expiry  7 leases
---       Derived: KEYS[4]..':length'; KEYS[5]..':status:<status>' of each status, and KEYS[5]..':<field>:<value>' of what
---       it was created with; KEYS[2]..':kept' and KEYS[2]..':curve'. They are looked at before the first write.
+--       Derived: KEYS[4]..':length'; KEYS[5]..':order:created', KEYS[5]..':status:<status>' of each status, and
+--       KEYS[5]..':<field>:<value>' of what it was created with; KEYS[2]..':kept' and KEYS[2]..':curve'. They are looked at
+--       before the first write.
 -- ARGV  id [FORCE] TOMBSTONE ms
 --       FORCE       deletes one that has not ended, too
 --       TOMBSTONE   how long the id is not free
@@ -24,6 +25,7 @@ if not given.FORCE and not TERMINAL[status] then
 end
 indexes = indexes or ''
 local listed = index_keys(KEYS[5], indexes, true)
+listed[#listed + 1] = creation_order(KEYS[5])
 look(listed)
 local kept, curve = KEYS[2] .. ':kept', KEYS[2] .. ':curve'
 look({ kept, curve })

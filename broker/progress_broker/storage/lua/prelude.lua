@@ -110,6 +110,9 @@ local function look(keys)
   for at = 1, #keys, 1000 do redis.call('EXISTS', KEYS[1], unpack(keys, at, math.min(at + 999, #keys))) end
 end
 
+-- Returns the key of a lane's order of creation: all its operations, by when they were created.
+local function creation_order(index) return index .. ':order:created' end
+
 -- Returns the keys of the indexes that an operation is listed in, `<field>:<value>` a line. With `statuses`, those of
 -- all statuses, too: an earlier operation of its id may have expired without having been removed.
 local function index_keys(index, lines, statuses)

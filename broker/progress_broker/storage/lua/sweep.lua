@@ -1,9 +1,9 @@
 -- Removes what is left of a lane's operations whose time has passed. Any number of replicas may run it at once.
 --
 -- KEYS  1 index  2 expiry  3 leases
---       Derived: ARGV[1]..id..'', ':events', ':events:kept', ':events:curve' and ':signals'; KEYS[1]..':status:<status>'
---       of each status, and KEYS[1]..':<field>:<value>' of what each was created with. They are looked at before the
---       first write.
+--       Derived: ARGV[1]..id..'', ':events', ':events:kept', ':events:curve' and ':signals'; KEYS[1]..':order:created',
+--       KEYS[1]..':status:<status>' of each status, and KEYS[1]..':<field>:<value>' of what each was created with. They
+--       are looked at before the first write.
 -- ARGV  1 what an operation's own keys begin with
 --       2 how many to remove at most
 -- Reply the number removed.
@@ -12,7 +12,8 @@ local now = now_ms()
 local due = ask('ZRANGEBYSCORE', KEYS[2], '-inf', text(now), 'LIMIT', 0, ARGV[2])
 if not due or #due == 0 then return 0 end -- after a wrong type the next publish creates it again
 
-local touched, ends, statuses = {}, {}, index_keys(KEYS[1], '', true)
+local touched, ends, all = {}, {}, index_keys(KEYS[1], '', true)
+all[#all + 1] = creation_order(KEYS[1])
 for _, member in ipairs(due) do
   local id, indexes = string.match(member, '^(%w[%w._~-]*)\n(.*)$')
   if id then -- else it names no operation: its keys could be those of another
@@ -26,7 +27,7 @@ for _, member in ipairs(due) do
     else
       one.keys = { key .. ':events', key .. ':events:kept', key .. ':events:curve', key .. ':signals' }
       if not there or there[1] then one.keys[5] = key end -- a tombstone stays
-      for _, index in ipairs(statuses) do one.from[#one.from + 1] = index end
+      for _, index in ipairs(all) do one.from[#one.from + 1] = index end
       one.from[#one.from + 1], one.from[#one.from + 2] = KEYS[1], KEYS[3]
     end
     for _, index in ipairs(index_keys(KEYS[1], indexes)) do
@@ -36,7 +37,7 @@ for _, member in ipairs(due) do
     ends[#ends + 1] = one
   end
 end
-look(statuses)
+look(all)
 look(touched)
 
 for _, one in ipairs(ends) do
