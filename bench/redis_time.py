@@ -20,8 +20,9 @@ from progress_broker.nodes.calls import Call
 from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention, rollup
 from progress_broker.operations.commands import create_call, publish_call
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND
 from progress_server.routes.publish import AT_ONCE, AT_ONCE_BYTES, MAX_BATCH
@@ -338,7 +339,7 @@ async def _probe(largest: Largest) -> Callable[[], Awaitable[Any]]:
 async def _listing(largest: Largest) -> Callable[[], Awaitable[Any]]:
     await largest.running(2_000, ["kind:job"])
     await largest.running(2_000, ["owner:ann"])
-    return lambda: largest.store.find(Filters(kind="job", owner="ann"), limit=1)
+    return lambda: find_page(largest.store, Filters(kinds=("job",), owners=("ann",)), limit=1)
 
 
 async def held_ms(largest: Largest, call: Callable[[], Awaitable[Any]]) -> float:

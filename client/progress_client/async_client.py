@@ -23,7 +23,7 @@ from progress_broker.model.operation import (
 )
 from progress_broker.model.position import parse as parse_position
 from progress_broker.model.validation import check_arguments, texts, validated
-from progress_broker.operations.listing import Filters
+from progress_broker.queries.filters import Filters
 from progress_broker.settings import Settings, load_settings
 from progress_client.address import server_url
 from progress_client.backend import FROM_START, OTHER_LOOP, Backend
@@ -89,12 +89,11 @@ class AsyncClient:
         Of several statuses any may match; of several tags, and of `metadata`, all have to.
         """
         check_arguments(owner=owner, kind=kind, parent=parent, metadata=metadata, page_size=page_size)
-        statuses = tuple(_status(it) for it in texts("status", status))
         filters = Filters(
-            status=statuses or None,
-            owner=owner,
-            kind=kind,
-            tag=texts("tag", tag) or None,
+            statuses=frozenset(_status(it) for it in texts("status", status)),
+            owners=texts("owner", owner),
+            kinds=texts("kind", kind),
+            tags=texts("tag", tag),
             parent=parent,
             metadata=_terms(metadata),
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
-from progress_broker.operations.listing import Filters
+from progress_broker.queries.filters import Filters
 from progress_broker.storage.lanes import shown
 from progress_client.events import Event
 

@@ -13,8 +13,9 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.event import LastEvent
 from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
 from progress_broker.model.position import START, parse
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import make_frame, snapshot_frame
 from progress_client.backend import FROM_START, Bookmark, Start, warn_if_partial
@@ -47,7 +48,7 @@ class OverRedis:
 
     async def find(self, filters: Filters, limit: int, cursor: str | None) -> tuple[list[Operation], str | None]:
         """Return a page of operations and the cursor of the next one."""
-        page = await self._store.page(filters, limit=limit, cursor=cursor)
+        page = await find_page(self._store, filters, limit=limit, cursor=cursor)
         warn_if_partial(page.lanes_away)
         return page.operations, page.next_cursor
 

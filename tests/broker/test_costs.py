@@ -13,10 +13,11 @@ from progress_broker.model.entry import encode
 from progress_broker.model.operation import MAX_TAGS, Children, NewOperation, Status
 from progress_broker.operations import index_search
 from progress_broker.operations.commands import publish_call
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.storage.scripts import SCHEMA
 from tests.broker.costs import measured
 from tests.conftest import make_settings
@@ -39,22 +40,21 @@ async def test_a_page_of_filters_that_never_meet(store: Store) -> None:
     await create(store, many)
     for limit in (1, 50, 200):
         async with measured(store.connections.commands) as cost:
-            page, cursor = await store.find(Filters(kind="a", owner="y"), limit=limit)
+            page, cursor, _ = await find_page(store, Filters(kinds=("a",), owners=("y",)), limit=limit)
         assert page == []
         assert cost.commands < 1_000
         pages = 1
         while cursor is not None:
-            page, cursor = await store.find(Filters(kind="a", owner="y"), limit=limit, cursor=cursor)
+            page, cursor, _ = await find_page(store, Filters(kinds=("a",), owners=("y",)), limit=limit, cursor=cursor)
             assert page == []
             pages += 1
         assert pages <= 3, "each page goes on from where the one before stopped"
 
 
 async def test_a_page_of_many_indexes(store: Store) -> None:
-    statuses = tuple(Status)
     await create(store, [NewOperation(id=f"o{i}", kind="a", tags=["t"]) for i in range(600)])
     async with measured(store.connections.commands) as cost:
-        page, _ = await store.find(Filters(status=statuses), limit=200)
+        page, *_ = await find_page(store, Filters(statuses=frozenset(Status)), limit=200)
     assert len(page) == 200
     assert cost.commands < 2_500
 
@@ -153,7 +153,7 @@ async def family_of(store: Store, number: int) -> None:
 async def test_a_large_family_is_read_once_in_a_while(store: Store) -> None:
     await family_of(store, 300)
     now = 0.0
-    store._rollups = Rollups(store.connections, store.keyspace, lambda: now)
+    store.rollups = Rollups(store.connections, store.keyspace, lambda: now)
     first = await asyncio.gather(*(store.get("p") for _ in range(5)))
     async with measured(store.connections.commands) as cost:
         again = await store.get("p", list_children=True)
@@ -184,7 +184,7 @@ async def test_a_parent_of_many_is_cancelled_in_few_round_trips(store: Store) ->
     assert calls < 60, "a round trip for 50 children, three times"
     assert cost.scripts < 550
     assert cost.commands < 30 * 500
-    page, _ = await store.find(Filters(status=Status.CANCELLED), limit=200)
+    page, *_ = await find_page(store, Filters(statuses=frozenset({Status.CANCELLED})), limit=200)
     assert len(page) == 200
 
 

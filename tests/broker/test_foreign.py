@@ -22,9 +22,10 @@ from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.event import CREATED, Event, read_entry
 from progress_broker.model.operation import RESERVED_TYPES, NewOperation, Status
 from progress_broker.operations import index_search, rollup
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.foreign import warn_once
@@ -124,10 +125,15 @@ class Others:
             await self.store.create(NewOperation(id=f"{id}-child", parent=id, kind="part", owner=owner))
 
     async def are_listed(self, *ids: str) -> None:
-        for filters in (Filters(), Filters(kind="job"), Filters(owner="ann"), Filters(status=Status.RUNNING)):
-            found, cursor = await self.store.find(filters, limit=1)
+        for filters in (
+            Filters(),
+            Filters(kinds=("job",)),
+            Filters(owners=("ann",)),
+            Filters(statuses=frozenset({Status.RUNNING})),
+        ):
+            found, cursor, _ = await find_page(self.store, filters, limit=1)
             while cursor is not None:
-                page, cursor = await self.store.find(filters, limit=1, cursor=cursor)
+                page, cursor, _ = await find_page(self.store, filters, limit=1, cursor=cursor)
                 found += page
             assert {*ids} <= {operation.id for operation in found}, filters
         wanted = frozenset({b"owner:ann", b"kind:job"})
@@ -312,7 +318,7 @@ async def test_garbage_of_any_kind_harms_no_other(store: Store, redis: Any, seed
         await others.are_listed(*ids)
         await others.live_on(hub, *ids)
         await others.are_reaped(*ids)
-        for operation in (await store.find(Filters()))[0]:
+        for operation in (await find_page(store, Filters())).operations:
             orjson.dumps(operation.model_dump(mode="json"))
         await others.are_swept(*ids)
         assert not any(feed.interruptions for feed in hub.feeds)
@@ -331,7 +337,7 @@ async def test_what_hinders_is_told_once(store: Store, redis: Any, caplog: pytes
             await redis.zadd(keys.lane.leases, {"odd": 1})
             await Reaper(store).reap()
             await store.upkeep.sweep()
-            await store.find(Filters())
+            await find_page(store, Filters())
             for event in await event_log.kept(store, "odd", 10):
                 make_frame(event)
     told = [record.getMessage() for record in caplog.records if "odd" in record.getMessage()]

@@ -18,9 +18,10 @@ from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal, Status
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_broker.storage.masters import Masters
@@ -87,7 +88,7 @@ async def test_what_takes_more_is_rejected_and_changes_nothing(full: Filled) -> 
             await asked
     assert await full.store.get("a") == before
     assert len(await event_log.kept(full.store, "a", 10)) == before.events
-    assert [operation.id for operation in (await full.store.find(Filters()))[0]] == ["a"]
+    assert [operation.id for operation in (await find_page(full.store, Filters())).operations] == ["a"]
 
 
 async def test_what_it_holds_is_read_watched_and_listed(full: Filled) -> None:
@@ -101,7 +102,7 @@ async def test_what_it_holds_is_read_watched_and_listed(full: Filled) -> None:
         await full.fill()
         assert (await full.store.get("a", list_children=True)).children is not None
         assert await full.store.attributes("a") is not None
-        assert len((await full.store.find(Filters(owner="ann")))[0]) == 1
+        assert len((await find_page(full.store, Filters(owners=("ann",)))).operations) == 1
         assert [event.n for event in await event_log.kept(full.store, "a", 10)] == [1, 2, 3, 4]
         assert await SharedSecret(full.store).get()
         denied = deny_list.DenyList(full.store, 1)
@@ -204,7 +205,7 @@ async def test_deleting_makes_room_and_tells_who_watches(full: Filled, force: bo
         if outlet is not None:
             await eventually(lambda: outlet.closed, "its watcher is told")
             assert outlet.reasons() == ["gone"]
-    assert (await full.store.find(Filters()))[0] == []
+    assert (await find_page(full.store, Filters())).operations == []
 
 
 async def test_what_has_expired_is_swept(full: Filled) -> None:
@@ -216,7 +217,7 @@ async def test_what_has_expired_is_swept(full: Filled) -> None:
     await full.fill()
     assert await full.store.upkeep.sweep() == 1
     assert not await full.redis.exists(keys.snapshot, keys.log)
-    assert (await full.store.find(Filters()))[0] == []
+    assert (await find_page(full.store, Filters())).operations == []
 
 
 async def test_a_distant_deadline_keeps_no_other_from_being_reaped(full: Filled) -> None:

@@ -12,9 +12,10 @@ from progress_broker.model.grants import Action, Grants, granted
 from progress_broker.model.metadata import MAX_INDEXED, MAX_METADATA_BYTES, indexed, merged
 from progress_broker.model.operation import NewOperation, Status
 from progress_broker.operations import index_search
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.snapshot import attributes_of
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from tests.keyspace import keys_of_all
 
 KEYS = ("customer", "a", "B", "b.c_d-e", "ключ", 'quote"d', "back\\slash", "new\nline", "", "x" * 64, "y" * 65)
@@ -67,17 +68,17 @@ async def test_listings_find_operations_by_the_metadata_they_have_now(store: Sto
     await store.create(NewOperation(id="c", kind="k", metadata={"customer": "42"}))
 
     async def found(*pairs: str, **filters: Any) -> set[str]:
-        return {it.id for it in (await store.find(Filters(metadata=pairs, **filters)))[0]}
+        return {it.id for it in (await find_page(store, Filters(metadata=pairs, **filters))).operations}
 
     assert await found("customer=42") == {"a", "b", "c"}
-    assert await found("customer=42", "vip=true", kind="k") == {"b"}
+    assert await found("customer=42", "vip=true", kinds=("k",)) == {"b"}
     await store.publish("a", [encode("metadata", {"phase": "loading", "customer": None}, store.settings)])
     assert await found("customer=42") == {"b", "c"}
     assert await found("phase=queued") == set()
     assert await found("phase=loading") == {"a"}
     await store.publish("a", [encode("progress", {"current": 1}, store.settings)])
     await store.publish("a", [encode("end", {"status": "succeeded"}, store.settings)])
-    assert await found("phase=loading", status=Status.SUCCEEDED) == {"a"}
+    assert await found("phase=loading", statuses=frozenset({Status.SUCCEEDED})) == {"a"}
     await store.delete("a")
     assert await listed(store, "a") == set()
 
@@ -96,7 +97,7 @@ async def test_grants_and_streams_look_at_what_an_operation_was_created_with(sto
             if red.allows(Action.READ, attributes):
                 by_id.add(id)
             assert red.allows(Action.READ, attributes_of(await store.get(id))) == (id in by_id)
-        page, _ = await store.find(Filters(grants=red))
+        page, *_ = await find_page(store, Filters(grants=red))
         assert {it.id for it in page} == by_id
         streamed = await index_search.by_terms(
             store, frozenset({b"metadata:tenant=red"}), {}, range(store.keyspace.lanes), 10

@@ -18,8 +18,9 @@ from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.model.position import START
 from progress_broker.nodes.calls import Call, Script
 from progress_broker.operations.commands import create_call, delete_call, publish_call, signal_call
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SCHEMA, SIGNAL
 from tests.keyspace import flush_all, keys_of_all
 
@@ -110,7 +111,7 @@ async def live(store: Store, is_older: Callable[[int], bool]) -> Life:
     page = await event_log.after(store, "a", START, 1000)
     assert page.reset is None
     signals = [fields for _, fields in await redis.xrange(keys.signals)]
-    found = [each.id for each in (await store.find(Filters(owner="ann", tag=("eu",))))[0]]
+    found = [each.id for each in (await find_page(store, Filters(owners=("ann",), tags=("eu",)))).operations]
     for _ in range(2):
         await send(delete_call("a", keys, force=False, settings=settings))
     await send(create_call("a", keys, new, settings))
@@ -161,8 +162,8 @@ async def test_an_older_text_leaves_what_it_does_not_know_as_it_is(store: Store)
     await by_older(NewEvent("end", b'{"status":"succeeded"}', "succeeded"))
     shown = await store.get("a")
     assert (shown.status, shown.metadata) == (Status.SUCCEEDED, {"customer": 42})
-    assert [each.id for each in (await store.find(Filters(metadata=("customer=42",))))[0]] == ["a"]
-    assert [each.id for each in (await store.find(Filters(metadata=("phase=send",))))[0]] == []
+    assert [each.id for each in (await find_page(store, Filters(metadata=("customer=42",)))).operations] == ["a"]
+    assert [each.id for each in (await find_page(store, Filters(metadata=("phase=send",)))).operations] == []
     call = delete_call("a", keys, force=False, settings=store.settings)
     assert (await store.connections.scripts.run(call._replace(script=OLDER[call.script.sha])))[0] == b"ok"
     await store.upkeep.repair()

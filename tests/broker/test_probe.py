@@ -13,8 +13,9 @@ from progress_broker.model.event import Event
 from progress_broker.model.operation import NewOperation
 from progress_broker.nodes.calls import Script
 from progress_broker.operations import commands
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
 from tests.keyspace import keys_of_all
@@ -198,7 +199,7 @@ async def test_it_comes_back_through_the_feed_to_its_hub_alone(store: Store) -> 
         assert seen[0].operation == other.probes[0].name
         assert outlet.numbers == [-1]  # a snapshot
         assert hub.tally.events == 0
-        found, _ = await store.find(Filters())
+        found, *_ = await find_page(store, Filters())
         assert [operation.id for operation in found] == ["a"]
         keys = set(await keys_of_all(store.connections)) - set(before)
         assert all(key.endswith((b":feed", b":feed:length")) or b":op:~probe-" in key for key in keys)

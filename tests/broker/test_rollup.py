@@ -18,8 +18,9 @@ from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
 from progress_broker.operations import rollup
 from progress_broker.operations.commands import create_call
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.frames import Frame
 from tests.broker.harness import Outlet
@@ -109,7 +110,7 @@ class TestRollingUp:
             await begin(store, parent, percent=None)
             await begin(store, f"{parent}1", parent, reached)
         await begin(store, "alone", percent=5)
-        found, _ = await store.find(Filters())
+        found, *_ = await find_page(store, Filters())
         assert {it.id: percent(it) for it in found} == {"p": 30, "q": 60, "p1": 30, "q1": 60, "alone": 5}
         assert all([it == await store.get(it.id) for it in found])
 
@@ -118,7 +119,7 @@ class TestRollingUp:
     ) -> None:
         await begin(store, "alone", percent=5)
         monkeypatch.setattr(store.connections.scripts, "run_all", None)
-        assert len((await store.find(Filters()))[0]) == 1
+        assert len((await find_page(store, Filters())).operations) == 1
 
     async def test_what_the_parent_says_itself_counts(self, store: Store) -> None:
         await begin(store, "p", percent=75)

@@ -10,8 +10,9 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.nodes.calls import Call
 from progress_broker.operations.commands import all_keys
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.storage.scripts import CREATE, DELETE, PUBLISH, SIGNAL
 from tests.keyspace import keys_of_all
 
@@ -79,7 +80,7 @@ async def test_an_operation_of_another_schema_is_rejected_by_its_name_and_left_a
         await ASKED[verb](store)
     with pytest.raises(Unreadable, match=said):
         await store.get("a")
-    assert (await store.find(Filters()))[0] == []
+    assert (await find_page(store, Filters())).operations == []
     assert await contents(store) == before
 
 

@@ -7,8 +7,9 @@ from progress_broker.history import event_log
 from progress_broker.history.event_log import UNREADABLE
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import TERMINAL, TRANSITIONS, NewOperation, Status
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.settings import Settings
 from progress_broker.stream.frames import snapshot_frame
 from tests.servers import eventually
@@ -414,7 +415,7 @@ class TestForeignHands:
             await store.create(NewOperation(id=name))
         await store.connections.commands.hset(store.keyspace.operation("a").snapshot, "spec", spec)
         assert (await store.get("a")).status is Status.PENDING
-        assert {operation.id for operation in (await store.find(Filters()))[0]} == {"a", "b"}
+        assert {operation.id for operation in (await find_page(store, Filters())).operations} == {"a", "b"}
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -428,7 +429,7 @@ class TestForeignHands:
         await store.connections.commands.hset(store.keyspace.operation("a").snapshot, field, value)
         with pytest.raises(errors.NotFound):
             await store.get("a")
-        assert [operation.id for operation in (await store.find(Filters()))[0]] == ["b"]
+        assert [operation.id for operation in (await find_page(store, Filters())).operations] == ["b"]
 
     async def test_a_strange_length_is_told_apart(self, store: Store) -> None:
         for name in ("a", "b", "c"):

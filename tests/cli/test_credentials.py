@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jwt
 import pytest
 
-from progress_cli.durations import seconds
+from progress_broker.runtime.durations import seconds
 from tests.cli.conftest import Shell, ready
 from tests.servers import Process, wait_until
 

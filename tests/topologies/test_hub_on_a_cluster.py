@@ -10,8 +10,9 @@ import pytest
 from progress_broker.hub import Hub
 from progress_broker.model.entry import encode
 from progress_broker.model.operation import NewOperation
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.settings import Settings
 from progress_broker.stream.delivery import Start
 from progress_broker.stream.subscription import Subscription
@@ -140,7 +141,7 @@ async def test_a_master_that_is_killed_costs_its_lanes_until_its_replica_takes_o
     line = encode("log", {"message": "m"}, store.settings)
     await store.publish(here, [line])
     await eventually(lambda: well.numbers == [-1, 2], "the others go on")
-    page = await store.page(Filters())
+    page = await find_page(store, Filters())
     assert [it.id for it in page.operations] == [here]
     assert set(page.lanes_away) == mine
     master.start()

@@ -21,9 +21,9 @@ from progress_broker.limits import limiter
 from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
 from progress_broker.routing.slots import SLOTS
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings

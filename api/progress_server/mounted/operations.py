@@ -12,7 +12,8 @@ from progress_broker.model.grants import Action
 from progress_broker.model.metadata import terms
 from progress_broker.model.operation import NewOperation, Operation, PublishResult, Status
 from progress_broker.model.validation import check_arguments, texts, validated
-from progress_broker.operations.listing import Filters
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_server.auth.authorization import require_permission_of
 from progress_server.auth.guard import Guard
 from progress_server.auth.principal import Principal
@@ -86,15 +87,23 @@ class Operations:
         """
         check_arguments(owner=owner, kind=kind, parent=parent, metadata=metadata, limit=limit, cursor=cursor)
         try:
-            statuses = tuple(Status(it) for it in texts("status", status))
+            statuses = frozenset(Status(it) for it in texts("status", status))
         except ValueError as error:
             raise InvalidInput(f"{error}: the statuses are {', '.join(Status)}", field="status") from None
         try:
             values = tuple(term for key, value in (metadata or {}).items() for term in terms(key, [value]))
         except ValueError as error:
             raise InvalidInput(str(error), field="metadata") from None
-        filters = Filters(statuses, owner, kind, texts("tag", tag), parent, values)
-        return Page(*await self._context.store.find(filters, limit=limit, cursor=cursor))
+        filters = Filters(
+            statuses=statuses,
+            owners=texts("owner", owner),
+            kinds=texts("kind", kind),
+            tags=texts("tag", tag),
+            parent=parent,
+            metadata=values,
+        )
+        operations, next_cursor, _ = await find_page(self._context.store, filters, limit=limit, cursor=cursor)
+        return Page(operations, next_cursor)
 
     async def cancel(
         self, operation: str, reason: str | None = None, *, by: str | None = None, force: bool = False

@@ -1,6 +1,5 @@
 """The calls on operations as resources: create, list, get, delete, cancel, signal."""
 
-from dataclasses import replace
 from hashlib import blake2s
 from typing import Annotated, Any, Literal
 
@@ -20,8 +19,9 @@ from progress_broker.model.operation import (
     OperationId,
     Status,
 )
-from progress_broker.operations.listing import Filters, Page
 from progress_broker.operations.snapshot import attributes_of
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import Page, find_page
 from progress_server.auth.authorization import require_creation, require_permission
 from progress_server.auth.guard import Guard, guard_of
 from progress_server.auth.principal import principal_of
@@ -100,14 +100,18 @@ async def listing(
 
     A page may hold fewer than `limit` operations and still not be the last: follow `next_cursor` until it is null.
     """
-    grants = principal_of(request).grants
     filters = Filters(
-        status=tuple(status), owner=owner, kind=kind, tag=tuple(tag), parent=parent, metadata=tuple(metadata)
-    )
-    if grants.allows_everywhere(Action.READ):
-        page = await context.store.page(filters, limit=limit, cursor=cursor)
+        statuses=frozenset(status),
+        owners=() if owner is None else (owner,),
+        kinds=() if kind is None else (kind,),
+        tags=tuple(tag),
+        parent=parent,
+        metadata=tuple(metadata),
+    ).of_caller(principal_of(request).grants)
+    if filters.grants is None:
+        page = await find_page(context.store, filters, limit=limit, cursor=cursor)
     else:
-        page = await _sealed(context, guard_of(request), replace(filters, grants=grants), limit, cursor)
+        page = await _sealed(context, guard_of(request), filters, limit, cursor)
     body = {
         "operations": [operation.model_dump(mode="json") for operation in page.operations],
         "next_cursor": page.next_cursor,
@@ -121,7 +125,7 @@ async def _sealed(context: Context, guard: Guard, filters: Filters, limit: int, 
     The cursor is encrypted: it can contain the id and the time of an operation that the caller may not read.
     """
     seal = await guard.cursor_cipher()
-    page = await context.store.page(filters, limit=limit, cursor=seal.decrypt(cursor))
+    page = await find_page(context.store, filters, limit=limit, cursor=seal.decrypt(cursor))
     return page._replace(next_cursor=seal.encrypt(page.next_cursor))
 
 

@@ -36,7 +36,7 @@ from progress_broker.nodes.calls import Call
 from progress_broker.nodes.protocol_check import check_tls, explained, tls_address
 from progress_broker.nodes.redis_errors import storage_error, storage_errors
 from progress_broker.nodes.replicas import MOST_MS
-from progress_broker.operations import cancellation, listing, parent_notice, rollup
+from progress_broker.operations import cancellation, loading, parent_notice, rollup
 from progress_broker.operations.commands import (
     check_rejection,
     create_call,
@@ -79,7 +79,7 @@ class Store:
         self.connections = connections
         self.keyspace = keyspace
         self.settings = settings
-        self._rollups = rollup.Rollups(connections, keyspace)
+        self.rollups = rollup.Rollups(connections, keyspace)
         self.upkeep = Upkeep(connections, keyspace)
 
     @classmethod
@@ -157,9 +157,9 @@ class Store:
             values: list[bytes | None] = await self.connections.commands.hmget(key, FIELDS)
         snapshot = read_snapshot(operation, values)
         if has_children(values):
-            first = (await self._rollups.fill([snapshot]))[operation]
+            first = (await self.rollups.fill([snapshot]))[operation]
             if list_children and snapshot.children is not None:
-                operations = await listing.load(self.connections, self.keyspace, self._rollups, first)
+                operations = await loading.load(self.connections, self.keyspace, self.rollups, first)
                 snapshot.children = Children(**snapshot.children.model_dump(), operations=operations)
         return snapshot
 
@@ -207,20 +207,6 @@ class Store:
             for operation, entry, expect in entries
         ]
         return [reply[0] == b"ok" for reply in await self.connections.scripts.run_all(calls)]
-
-    async def find(
-        self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None
-    ) -> tuple[list[Operation], str | None]:
-        """Like `page`, but only the operations and the cursor."""
-        found = await self.page(filters, limit=limit, cursor=cursor)
-        return found.operations, found.next_cursor
-
-    async def page(self, filters: listing.Filters, *, limit: int = 50, cursor: str | None = None) -> listing.Page:
-        """Return a page of operations, last changed first.
-
-        A page may have fewer than `limit` operations and still have a next one. Raises `InvalidInput` for a bad cursor.
-        """
-        return await listing.page(self.connections, self.keyspace, self._rollups, filters, limit, cursor)
 
     async def publish(
         self,

@@ -9,9 +9,9 @@ import typer
 
 from progress_broker.operations import retention as kept
 from progress_broker.operations.store import Store
+from progress_broker.runtime.durations import seconds, shown
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.durations import seconds, shown
 from progress_cli.options import CLIENT, with_settings
 
 

@@ -16,8 +16,9 @@ import typer
 from progress_broker.embedded.embedded import Embedded
 from progress_broker.embedded.server_process import ending_with_us
 from progress_broker.errors import SetupError
-from progress_broker.operations.listing import Filters
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import find_page
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli import connect
@@ -74,7 +75,7 @@ async def _greet(serving: asyncio.Event, store: Store, page: str) -> None:
     """Print the addresses to open, once there is something to see."""
     await serving.wait()
     typer.echo(f"\n  The page:    {page}")
-    while not (found := (await store.find(Filters(), limit=1))[0]):  # noqa: ASYNC110 - the workers can't notify this process
+    while not (found := (await find_page(store, Filters(), limit=1)).operations):  # noqa: ASYNC110 - the workers can't notify this process
         await asyncio.sleep(LOOK_S)
     typer.echo(f"  The stream:  curl -N '{page}/v1/operations/{found[0].id}/stream?from=start'")
     typer.echo("  Ctrl-C ends the demo.\n")

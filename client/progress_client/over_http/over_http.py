@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from progress_broker.errors import RETRYABLE, Conflict, ServerUnavailable, rejection
 from progress_broker.model.entry import NewEvent
-from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult, Status
+from progress_broker.model.operation import NewOperation, NewSignal, Operation, PublishResult
 from progress_broker.model.position import START, parse
-from progress_broker.operations.listing import Filters
+from progress_broker.queries.fields import write_filters
+from progress_broker.queries.filters import Filters
 from progress_broker.settings import Settings
 from progress_client.backend import FROM_START, Bookmark, ComeBack, Start, warn_if_partial
 from progress_client.events import Event, Reset, read_event
@@ -52,7 +53,7 @@ class OverHttp:
 
     async def find(self, filters: Filters, limit: int, cursor: str | None) -> tuple[list[Operation], str | None]:
         """Return a page of operations and the cursor of the next one."""
-        query = [*_query(filters), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
+        query = [*write_filters(filters), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
         page = self._read(_Page, await self._ask("GET", OPERATIONS, query=query))
         warn_if_partial(page.lanes_away)
         return page.operations, page.next_cursor
@@ -173,15 +174,6 @@ def _follows(reset: Reset, position: str) -> bool:
 
 def _path(operation: str, call: str = "") -> str:
     return f"{OPERATIONS}/{operation}{call}"
-
-
-def _query(filters: Filters) -> Iterator[tuple[str, str]]:
-    for name in ("status", "tag", "owner", "kind", "parent"):
-        value: str | tuple[str, ...] | None = getattr(filters, name)
-        for part in (value,) if isinstance(value, str) else value or ():
-            yield name, part.value if isinstance(part, Status) else part
-    for term in filters.metadata:
-        yield "metadata", term.replace("=", ":", 1)
 
 
 def _parts(events: Sequence[bytes]) -> Iterator[bytes]:

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from progress_broker.errors import SetupError
 from progress_broker.model.operation import Label
 from progress_broker.model.validation import invalid, read_json
+from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
-from progress_cli.durations import seconds
 from progress_cli.exit_codes import print_info
 from progress_cli.options import with_settings
 

@@ -11,9 +11,9 @@ import typer
 from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.operations.store import Store
+from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.durations import seconds
 from progress_cli.operation_options import AsJson
 from progress_cli.options import CLIENT, with_settings
 

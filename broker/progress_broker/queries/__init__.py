@@ -1,0 +1,1 @@
+"""Finding operations: what a query chooses, and the pages that show it."""
