@@ -22,6 +22,10 @@ class Action(StrEnum):
     CREATE = "create"
     METRICS = "metrics"
     """Read the replicas' metrics. They belong to no single operation, so this needs a grant on all operations."""
+    OBSERVE = "observe"
+    """See what replicas do and who is connected to them: names of all, so this needs a grant on all operations."""
+    AUDIT = "audit"
+    """Read who changed what. It needs a grant on all operations, too."""
     ADMIN = "admin"
     """All other actions, and delete."""
 

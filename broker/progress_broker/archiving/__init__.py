@@ -1,0 +1,1 @@
+"""Keeping ended operations outside Redis, and backups of all."""

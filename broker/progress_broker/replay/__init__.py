@@ -1,0 +1,1 @@
+"""Showing the events of an operation again, at their own pace or faster."""

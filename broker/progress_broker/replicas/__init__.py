@@ -1,0 +1,1 @@
+"""What replicas know of each other: their presence, and questions that all of them answer."""

@@ -1,0 +1,1 @@
+"""Commands that change what replicas do: one module for each."""

@@ -1,0 +1,1 @@
+"""Commands on many operations: one module for each."""

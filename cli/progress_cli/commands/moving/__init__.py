@@ -1,0 +1,1 @@
+"""Commands that move, keep and replay operations: one module for each."""

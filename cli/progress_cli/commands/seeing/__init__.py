@@ -1,0 +1,1 @@
+"""Commands that show what replicas and workers do: one module for each."""

@@ -1,0 +1,1 @@
+"""What `doctor` finds through a server's URL."""

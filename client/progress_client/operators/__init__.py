@@ -1,0 +1,1 @@
+"""What operators ask, of a server or of Redis itself."""
