@@ -1,0 +1,111 @@
+"""The two ends of every move: operations come from a source and go to a target.
+
+Redis, a server and a file are both. So each command that moves operations is one source, one target and options.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from progress_broker.queries.filters import Filters
+from progress_broker.transfer.format import ExportedEvent, ExportedOperation, ExportHead, OperationEnd
+
+
+class OperationCopy(Protocol):
+    """One operation on its way."""
+
+    operation: ExportedOperation
+    end: OperationEnd | None
+    """The count and the digest, once all events were read; None before."""
+
+    def events(self) -> AsyncGenerator[Sequence[ExportedEvent]]:
+        """Yield the events in parts, in the order of `n`, each once. It can be read once.
+
+        Raises `NotFound` or `Gone` before the first part if the operation was deleted meanwhile, and `InvalidInput` if
+        the source is damaged.
+        """
+
+
+class OperationSource(Protocol):
+    """Where operations come from."""
+
+    head: ExportHead
+
+    def operations(self, filters: Filters) -> AsyncGenerator[OperationCopy]:
+        """Yield the operations that match, in the order of their creation where the source has one.
+
+        Each is read to its end, or left, before the next one is asked for.
+        """
+
+
+class OperationTarget(Protocol):
+    """Where operations go to."""
+
+    async def store(self, copy: OperationCopy, options: "ImportOptions") -> "Outcome":
+        """Store an operation whole, or not at all; return what came of it.
+
+        Raises `StorageUnavailable` or `StorageFull`; then nothing of it can be seen, and it may be stored again.
+        """
+
+
+class Positions(StrEnum):
+    """Which positions events have at the target."""
+
+    KEEP = "keep"
+    """Their own, so that clients of the source resume there."""
+    NEW = "new"
+    """Those of a new operation, as if its events were published now."""
+
+
+class Conflict(StrEnum):
+    """What happens to an operation whose id the target has with other contents."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    REPLACE = "replace"
+    SUFFIX = "suffix"
+    """It gets another id, with a suffix."""
+
+
+class Unfinished(StrEnum):
+    """What happens to an operation that has not ended."""
+
+    REFUSE = "refuse"
+    END = "end"
+    """It is ended as failed."""
+    KEEP = "keep"
+    """It is stored without a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How operations are stored."""
+
+    positions: Positions = Positions.KEEP
+    on_conflict: Conflict = Conflict.FAIL
+    suffix: str = ""
+    """With `Conflict.SUFFIX`: what is put behind an id, and behind the parents of children in the same source."""
+    unfinished: Unfinished = Unfinished.REFUSE
+    dry_run: bool = False
+    """Only say what would come of each operation."""
+
+
+class Result(StrEnum):
+    """What came of an operation."""
+
+    STORED = "stored"
+    REPLACED = "replaced"
+    SKIPPED = "skipped"
+    """The target has the same already, or was told to keep its own."""
+    CONFLICT = "conflict"
+    REFUSED = "refused"
+
+
+class Outcome(NamedTuple):
+    """What came of an operation, and why."""
+
+    id: str
+    """The id at the target."""
+    result: Result
+    why: str = ""
