@@ -83,6 +83,16 @@ def card(operation: Operation, now: datetime) -> None:
     Console().print(Panel(grid, title=Text(operation.title or operation.id), title_align="left", expand=False))
 
 
+def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as a table in a terminal; cells that it has no room for are wrapped."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield rows as lines, each cell padded to its column's width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
