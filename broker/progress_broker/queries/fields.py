@@ -31,6 +31,7 @@ class QueryField(NamedTuple):
     type: Any
     """The type of one value, for schemas and options."""
     help: str
+    """What it chooses, without a full stop at the end."""
     example: str
     repeatable: bool = False
     read: Callable[[str, int], Any] | None = None
@@ -38,6 +39,13 @@ class QueryField(NamedTuple):
     None: a text that is valid for the type is the value."""
     separator: str | None = None
     """Separates several values in one text."""
+    form: str = ""
+    """How its text is written, where an example does not tell."""
+
+    @property
+    def description(self) -> str:
+        """What it chooses, and how it is written."""
+        return f"{self.help}: {self.form}." if self.form else f"{self.help}."
 
 
 def _metadata(text: str, now_ms: int) -> str:
@@ -51,39 +59,43 @@ def _idle_since(text: str, now_ms: int) -> int:
     return now_ms - round(1000 * seconds(text))
 
 
-_TIME = "a time ago such as `1h`, a time such as `2026-11-30T14:05:00Z`, or milliseconds"
+_TIME = "a time ago such as `1h`, a time such as `2026-11-30T14:05:00Z`, or milliseconds since 1970"
+
+
+def _time(name: str, help: str, example: str) -> QueryField:
+    return QueryField(name, str, help, example, read=read_time, form=_TIME)
+
 
 FIELDS: Mapping[str, QueryField] = {
     field.name: field
     for field in (
-        QueryField("id", OperationId, "With this id. Any of several.", "import-42", repeatable=True),
-        QueryField("id_prefix", OperationId, "With an id that begins so.", "import-"),
-        QueryField("q", Text, "With this text in the id or the title, in capital or small letters.", "customers"),
-        QueryField(
-            "status", Status, "With this status. Any of several.", "failed,cancelled", repeatable=True, separator=","
-        ),
-        QueryField("kind", Label, "Of this kind. Any of several.", "import", repeatable=True),
-        QueryField("owner", Label, "Of this owner. Any of several.", "alice", repeatable=True),
-        QueryField("tag", Label, "With this tag. All of several.", "nightly", repeatable=True),
+        QueryField("id", OperationId, "Any of these ids", "import-42", repeatable=True),
+        QueryField("id_prefix", OperationId, "An id that begins so", "import-"),
+        QueryField("q", Text, "A text in the id or the title, in capital or small letters", "customers"),
+        QueryField("status", Status, "Any of these statuses", "failed,cancelled", repeatable=True, separator=","),
+        QueryField("kind", Label, "Any of these kinds", "import", repeatable=True),
+        QueryField("owner", Label, "Any of these owners", "alice", repeatable=True),
+        QueryField("tag", Label, "All of these tags", "nightly", repeatable=True),
         QueryField(
             "metadata",
             Metadata,
-            "With this value in its metadata now, as `key:value` or `key=value`. All of several.",
+            "All of these values in its metadata now",
             "customer:42",
             repeatable=True,
             read=_metadata,
+            form="`key:value` or `key=value`",
         ),
-        QueryField("parent", OperationId, "Children of this operation.", "import-42"),
-        QueryField("roots", bool, "Without a parent.", "true"),
-        QueryField("worker", Text, "That this worker does, or did last.", "worker-7"),
-        QueryField("error", Text, "Failed with an error of this type, or with this text in its message.", "timeout"),
-        QueryField("since", str, f"Changed since then: {_TIME}.", "1h", read=read_time),
-        QueryField("until", str, f"Not changed since then: {_TIME}.", "10m", read=read_time),
-        QueryField("created_since", str, f"Created since then: {_TIME}.", "1d", read=read_time),
-        QueryField("created_until", str, f"Created before: {_TIME}.", "2026-11-30T14:05:00Z", read=read_time),
-        QueryField("ended_since", str, f"Ended since then: {_TIME}.", "1h", read=read_time),
-        QueryField("ended_until", str, f"Ended before: {_TIME}.", "7d", read=read_time),
-        QueryField("idle", str, "Not ended, and without an event for so long.", "10m", read=_idle_since),
+        QueryField("parent", OperationId, "The children of an operation", "import-42"),
+        QueryField("roots", bool, "Only operations without a parent", "true"),
+        QueryField("worker", Text, "What a worker does, or did last", "worker-7"),
+        QueryField("error", Text, "The type of the error, or a text in its message", "timeout"),
+        _time("since", "Changed since then", "1h"),
+        _time("until", "Not changed since then", "10m"),
+        _time("created_since", "Created since then", "1d"),
+        _time("created_until", "Created before then", "2026-11-30T14:05:00Z"),
+        _time("ended_since", "Ended since then", "1h"),
+        _time("ended_until", "Ended before then", "7d"),
+        QueryField("idle", str, "Not ended, and without an event for so long", "10m", read=_idle_since),
     )
 }
 """The fields of a query, in the order in which help and docs show them."""

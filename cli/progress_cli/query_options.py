@@ -1,0 +1,96 @@
+"""Options that choose operations. They are made of the fields of a query, so that commands and calls take the same."""
+
+import datetime as day
+import inspect
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Annotated, Any, Optional
+
+import typer
+
+from progress_broker.errors import InvalidInput
+from progress_broker.queries.fields import FIELDS, QueryField, read_filters
+from progress_broker.queries.times import read_time
+
+Pairs = tuple[tuple[str, str], ...]
+"""A query as names and texts. `read_filters` makes filters of it, with the time by Redis' clock."""
+
+_BY_ARGUMENT = frozenset({"id"})
+"""Fields that are a command's arguments."""
+_METAVARS = {"q": "TEXT", "metadata": "KEY=VALUE", "idle": "DURATION"}
+
+
+def with_filters(*, ids: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameter `query` by one option for each field of a query, and with `ids` by the ids as
+    arguments, too.
+
+    `query` is then the pairs that were given. What is wrong in them is told before the command begins.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        options = {field.name: _option(field) for field in FIELDS.values() if field.name not in _BY_ARGUMENT}
+        if ids:
+            options = {"id": _ids()} | options
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            pairs = tuple(pair for name in options for pair in _pairs(FIELDS[name], given.pop(name)))
+            read_filters(pairs, round(1000 * time.time()))
+            command(query=pairs, **given)
+
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            parameters += options.values() if name == "query" else [parameter]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _option(field: QueryField) -> inspect.Parameter:
+    flag = f"--{field.name.replace('_', '-')}"
+    if field.type is bool:
+        return _parameter(field.name, bool, typer.Option(flag, help=f"{field.help}."), default=False)
+    declared = typer.Option(flag, metavar=_metavar(field), help=f"{field.help}, such as `{field.example}`.")
+    return _parameter(field.name, list[str] if field.repeatable else str, declared)
+
+
+def _metavar(field: QueryField) -> str:
+    if field.read is read_time:
+        return "TIME"
+    return _METAVARS.get(field.name) or field.name.rpartition("_")[2].upper()
+
+
+def _ids() -> inspect.Parameter:
+    declared = typer.Argument(metavar="ID", help="Operations with these ids.", show_default=False)
+    return _parameter("id", list[str], declared)
+
+
+def _parameter(name: str, kind: Any, declared: Any, default: Any = None) -> inspect.Parameter:
+    annotation: Any = Annotated[Optional[kind], declared]  # noqa: UP045 - built at run time
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _pairs(field: QueryField, given: Any) -> Iterator[tuple[str, str]]:
+    if field.type is bool:
+        yield from [(field.name, "true")] if given else []
+        return
+    for text in given or () if field.repeatable else (given,):
+        if text is not None:
+            yield field.name, _today(text) if field.read is read_time else text
+
+
+def _today(text: str) -> str:
+    """Return a local time of today, such as `14:05`, with its date and zone; other texts as they are."""
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text) is None:
+        return text
+    try:
+        clock = day.time.fromisoformat(text.zfill(8 if text.count(":") > 1 else 5))
+    except ValueError:
+        raise InvalidInput(f"{text!r} is no time of a day: use 14:05 or 14:05:30") from None
+    today = day.datetime.now().astimezone().date()
+    return day.datetime.combine(today, clock).astimezone().isoformat()
