@@ -98,6 +98,7 @@ async def test_streams_are_as_described(http: Any, document: dict[str, Any], cha
 async def test_websockets_are_as_described(http: Any, base_url: str, document: dict[str, Any]) -> None:
     kinds = validators(document, "webSocketOfMany")
     await create(http, id="a")
+    await publish(http, "a", "status", {"status": "running"})  # so that the cancel does not end it
     async with (
         connect_websocket(base_url.replace("http", "ws", 1) + "/v1/ws", proxy=None) as socket,
         asyncio.timeout(60),
