@@ -223,6 +223,7 @@ def test_settings_that_do_not_fit_are_said_and_disturb_no_work(
         op.advance()
     wait_until(lambda: any("lanes" in said for said in caplog.messages), "it is said")
     assert sum("lanes" in said for said in caplog.messages) == 1
+    monkeypatch.setattr("progress_workers.lifecycle.settings._told", set())  # it is run again over other Redis
     monkeypatch.setenv("PROGRESS_REDIS_URL", "http://127.0.0.1")
     caplog.clear()
     for _ in range(2):
