@@ -173,6 +173,10 @@ class StorageUnavailable(BrokerError):
     code = "storage-unavailable"
 
 
+LANE_AWAY = "lane away"
+"""The `reason` in the problem of a `LaneAway`."""
+
+
 class LaneAway(StorageUnavailable):
     """The node of a Cluster that has this key can't be reached now. Other nodes may answer."""
 

@@ -17,6 +17,7 @@ from progress_broker.errors import (
     BrokerError,
     Forbidden,
     Gap,
+    LaneAway,
     ServerUnavailable,
     SetupError,
     StorageUnavailable,
@@ -27,6 +28,7 @@ from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish, Published
 from progress_broker.settings import Settings
 from progress_server.auth.api_keys import hash_key
+from progress_server.http.problems import problem_of
 from progress_workers import Operation
 from progress_workers.transport.over_http.limits import ServerLimits
 from progress_workers.transport.over_http.publishes import Publishes
@@ -271,7 +273,8 @@ class _Answering(BaseHTTPRequestHandler):
         body, answer = self.rfile.read(int(self.headers["content-length"])), self.server.answer
         if answer is not None and self.path.endswith(self.server.only):
             self.server.given += 1
-            self._send(answer[0], "text/html", answer[1])
+            kind = "application/problem+json" if answer[1].startswith(b'{"type"') else "text/html"
+            self._send(answer[0], kind, answer[1])
         elif self.path.endswith("/signals"):
             self._send(503, "text/html", b"")
         else:
@@ -331,6 +334,27 @@ def test_whatever_a_proxy_answers_no_operation_is_given_up(broker: Broker, serve
         assert_whole(broker.events(name))
         assert broker.logged(name) == [f"line {number}" for number in range(len(PAGES))]
         assert broker.show(name).status == "succeeded"
+
+
+def test_an_operation_whose_lane_is_away_behind_the_server_delays_no_other(
+    broker: Broker, server: ApiReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fronted(httpx.URL(server.url).port or 0) as front:
+        settings = Settings(_env_file=None, url=front.url)
+        here = Operation.start("import", id="here", interval_s=0.01, settings=settings)
+        front.only, front.answer = "/create", (503, bytes(problem_of(LaneAway("Redis can't be reached")).body))
+        there = Operation.start("import", id="there", interval_s=0.01, settings=settings)
+        wait_until(lambda: front.given >= 3, "it is tried again")
+        here.log("goes on")
+        assert here.flush(timeout=60)
+        assert "rejected progress of operation there" in caplog.text
+        assert "could not be sent" not in caplog.text, "the others are not held back"
+        front.answer = None
+        for op in (here, there):
+            op.succeed()
+            assert op.flush(timeout=60)
+    assert broker.logged("here") == ["goes on"]
+    assert broker.show("there").status == "succeeded"
 
 
 def test_a_limit_of_a_proxy_is_learned_and_forgotten() -> None:

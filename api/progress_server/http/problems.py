@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from progress_broker.errors import RETRYABLE, BrokerError, InvalidInput, Unauthenticated
+from progress_broker.errors import LANE_AWAY, RETRYABLE, BrokerError, InvalidInput, LaneAway, Unauthenticated
 from progress_broker.model.validation import fault_in
 from progress_server.http.routing import methods_of
 
@@ -111,7 +111,8 @@ def problem_of(fault: BrokerError) -> Response:
     """Return the response for one of the broker's errors."""
     if isinstance(fault, Unauthenticated):
         return unauthenticated()
-    return problem(fault.code, fault.detail, field=fault.field, retry_s=fault.retry_s)
+    members = {"reason": LANE_AWAY} if isinstance(fault, LaneAway) else {}
+    return problem(fault.code, fault.detail, field=fault.field, retry_s=fault.retry_s, **members)
 
 
 def install(app: FastAPI) -> None:

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 import orjson
 
 from progress_broker.errors import (
+    LANE_AWAY,
     AtCapacity,
     BrokerError,
     Forbidden,
     InvalidInput,
+    LaneAway,
     NotFound,
     RateLimited,
     RequestTimeout,
@@ -49,6 +51,8 @@ def error_of(url: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if code == NotFound.code and field == PATH:
         return SetupError(f"{url} is a progress server without such a path ({detail}): {_advice(url)}")
     error = _unauthenticated(url) if code == Unauthenticated.code else _error(str(code), str(detail or code), status)
+    if problem.get("reason") == LANE_AWAY:
+        error = LaneAway(error.detail)
     error.field = field if isinstance(field, str) else None
     error.retry_s = retry_s
     return error

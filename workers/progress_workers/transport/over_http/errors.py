@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from progress_broker.errors import (
     BrokerError,
+    LaneAway,
     NotFound,
     ServerUnavailable,
     SetupError,
@@ -26,6 +27,8 @@ def of_the_start() -> Iterator[None]:
         yield
     except Unauthenticated as error:
         raise SetupError(error.detail) from None
+    except LaneAway as error:
+        raise CallRejected(error.detail) from None
     except BrokerError as error:
         passes = isinstance(error, TooLarge) or is_temporary(error)  # what the SDK creates is never too large by itself
         raise _as_unavailable(error) if passes and not _is_storage(error) else error from None
