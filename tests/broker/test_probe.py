@@ -16,6 +16,7 @@ from progress_broker.operations import commands
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
+from progress_broker.runtime.tasks import end
 from tests.broker.harness import Timers
 from tests.broker.test_hub import watch
 from tests.keyspace import keys_of_all
@@ -151,6 +152,24 @@ async def test_all_lanes_have_their_turn() -> None:
     for _ in range(4):
         await bench.probe.once()
     assert [lane for lane, _ in bench.sent] == [0, 1, 0, 1]
+
+
+async def test_its_loop_turns_whatever_it_finds_and_is_missed_when_it_does_not() -> None:
+    timers, sent = Timers(), asyncio.Event()
+
+    async def send(lane: int, name: str, data: bytes) -> None:
+        sent.set()
+        raise errors.StorageUnavailable("no route to it")
+
+    probes = Probes(send, lambda: [(0,)], 1, timers.clock, {})
+    assert probes.turning
+    running = asyncio.create_task(probes.run())
+    await sent.wait()
+    timers.advance(3)
+    assert probes.turning
+    timers.advance(0.1)
+    assert not probes.turning
+    await end(running)
 
 
 async def test_lanes_that_move_to_another_server_stay_proved_if_all_of_that_server_were() -> None:

@@ -31,10 +31,12 @@ class PlainServer:
         app: FastAPI,
         settings: Settings,
         serving: Callable[[], None] | None = None,
+        stopping: Callable[[], None] | None = None,
         *,
         among_others: bool = False,
     ) -> None:
-        self._app, self._drain_s, self._serving, self._among_others = app, settings.drain_s, serving, among_others
+        self._app, self._drain_s, self._among_others = app, settings.drain_s, among_others
+        self._serving, self._stopping = serving, stopping
         app.state.server_drains = True
         noticing = Noticing(ShutdownMiddleware(app, lambda: self.should_exit), self._started)
         self._server = uvicorn.Server(config_of(noticing, settings))
@@ -66,6 +68,8 @@ class PlainServer:
         context = context_now(self._app)
         if self._signalled and self._among_others:
             return
+        if self._stopping is not None and not self._signalled:
+            self._stopping()
         if self._signalled or context is None:
             theirs(number, None)
         else:

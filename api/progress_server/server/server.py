@@ -33,9 +33,9 @@ LAST_S = 1
 class Server(uvicorn.Server):
     """A uvicorn server that tells the clients of its streams to reconnect before it stops.
 
-    `serving` is called once it accepts connections. With `among_others`, other processes listen on the same address:
-    the server leaves new connections to them when it ends, and ignores all signals after the first, because the system
-    and the supervisor may both send one.
+    `serving` is called once it accepts connections, and `stopping` at the first signal to stop. With `among_others`,
+    other processes listen on the same address: the server leaves new connections to them when it ends, and ignores all
+    signals after the first, because the system and the supervisor may both send one.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
         app: FastAPI,
         settings: Settings,
         serving: Callable[[], None] | None = None,
+        stopping: Callable[[], None] | None = None,
         *,
         among_others: bool = False,
     ) -> None:
@@ -50,7 +51,7 @@ class Server(uvicorn.Server):
         self._app = app
         app.state.server_drains = True
         self._drain_s = settings.drain_s
-        self._serving, self._among_others = serving, among_others
+        self._serving, self._stopping, self._among_others = serving, stopping, among_others
         self._starting: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -80,6 +81,8 @@ class Server(uvicorn.Server):
         """Begin to shut down. On Ctrl-C all clients are disconnected at once. A second signal ends it now."""
         if self._among_others and self.should_exit:
             return
+        if self._stopping is not None and not self.should_exit:
+            self._stopping()
         if self._starting is not None:
             self._loop.call_soon_threadsafe(self._start_no_more)
         if self.should_exit:

@@ -16,11 +16,16 @@ AnyServer = Server | PlainServer
 
 
 def server_of(
-    app: FastAPI, settings: Settings, serving: Callable[[], None], *, among_others: bool = False
+    app: FastAPI,
+    settings: Settings,
+    serving: Callable[[], None],
+    stopping: Callable[[], None] | None = None,
+    *,
+    among_others: bool = False,
 ) -> AnyServer:
     """Return a `Server` for an app; a `PlainServer` if names that `Server` needs are missing. Options: see `Server`."""
     kind = Server if missing_from(DRAINING_SERVER) is None else PlainServer
-    return kind(app, settings, serving, among_others=among_others)
+    return kind(app, settings, serving, stopping, among_others=among_others)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -142,6 +142,7 @@ class Probes:
     ) -> None:
         self._send, self._period_s, self._clock = send, period_s, clock
         self._lanes_by_node, self._handlers = lanes_by_node, handlers
+        self._turned_at: float | None = None
         self._of: dict[int, Probe] = {}
         self._by_lanes: dict[tuple[int, ...], Probe] = {}
         self._divide()
@@ -155,10 +156,16 @@ class Probes:
         """Whether a server was full at the last probe that it answered."""
         return any(probe.full for probe in self._by_lanes.values())
 
+    @property
+    def turning(self) -> bool:
+        """Whether the loop that sends probes runs as it should, whatever they find. Before it has begun it does."""
+        return self._turned_at is None or self._turned_at >= self._clock() - PROOF_PERIODS * self._period_s
+
     async def run(self) -> None:
         """Send probes until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
+                self._turned_at = self._clock()
                 self._divide()
                 for probe in self._by_lanes.values():
                     if not probe.sending:

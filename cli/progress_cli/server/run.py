@@ -1,10 +1,10 @@
 """Runs one or several server processes: first the listening socket, then the store, then the server."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from functools import partial
 
 import typer
 
@@ -19,7 +19,9 @@ from progress_cli.server.supervisor import supervise
 from progress_cli.shutdown import until_stopped
 from progress_cli.unknown_settings import misspelled
 from progress_server.app import create_app
+from progress_server.server.notify import NO_MANAGER, ServiceManager
 from progress_server.server.server import check
+from progress_server.server.signals import context_now
 from progress_server.server.sockets import listen, listen_for_each
 from progress_server.server.start import AnyServer, run_loop, server_of
 
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> None:
     """Serve until stopped. Invalid keys and a used port are reported before a Redis is started."""
     log_as(settings)
+    manager = ServiceManager.taken_from(os.environ, os.getpid())
     for line in misspelled():
         log.warning(line)
     check(settings)
@@ -43,15 +46,25 @@ def run(settings: Settings) -> None:
             settings = connect.at(settings, embedded.url)
         where = f"serving on {address(listeners[0], settings)}{f' - {settings.processes} processes' if many else ''}"
         said = f"{where} - Ctrl-C stops it"
-        ready = partial(print_info if settings.log_format == "json" else typer.echo, said)
+        say = print_info if settings.log_format == "json" else typer.echo
+
+        def ready() -> None:
+            say(said)
+            manager.ready(where)
+
         if many:
-            supervise(settings, listeners, ready)
+            supervise(settings, listeners, ready, manager)
         else:
-            run_loop(serve(settings, listeners[0], ready))
+            run_loop(serve(settings, listeners[0], ready, manager))
 
 
 async def serve(
-    settings: Settings, listener: socket.socket, serving: Callable[[], None], *, among_others: bool = False
+    settings: Settings,
+    listener: socket.socket,
+    serving: Callable[[], None],
+    manager: ServiceManager = NO_MANAGER,
+    *,
+    among_others: bool = False,
 ) -> None:
     """Run a server with its own store. If Redis is unavailable, start at once and wait for it.
 
@@ -65,9 +78,13 @@ async def serve(
         found_wrong.append(error)
         server.should_exit = True
 
+    def alive() -> bool:
+        context = context_now(app)  # there is none while Redis is away
+        return context is None or context.hub.probes.turning
+
     app = create_app(settings, store, away=away, wrong=give_up)
-    server = server_of(app, settings, serving, among_others=among_others)
-    async with store or nullcontext():
+    server = server_of(app, settings, serving, manager.stopping, among_others=among_others)
+    async with store or nullcontext(), manager.watching(alive):
         await serve_on(server, listener)
     if found_wrong:
         raise found_wrong[0]

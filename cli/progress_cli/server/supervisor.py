@@ -17,6 +17,7 @@ from progress_broker.settings import Settings
 from progress_cli.server.child import End, Replica
 from progress_cli.shutdown import SIGNALS
 from progress_server.server.config import LEAVE_S
+from progress_server.server.notify import NO_MANAGER, ServiceManager
 from progress_server.server.sockets import leave_to_others
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,17 @@ GRACE_S = 2
 """How many seconds beyond its drain time a process may take to stop before it is killed."""
 
 
-def supervise(settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
+def supervise(
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    serving: Callable[[], None],
+    manager: ServiceManager = NO_MANAGER,
+) -> None:
     """Keep a process on each listener until stopped. Call `serving` once all of them serve. The listeners are closed.
 
     If no process can start, raise the error of one of them.
     """
-    asyncio.run(Supervisor(settings, listeners, serving).run())
+    asyncio.run(Supervisor(settings, listeners, serving, manager).run())
     signal.raise_signal(
         signal.SIGTERM
     )  # repeated for `until_stopped`: the rest of the shutdown must not be interrupted
@@ -43,8 +49,14 @@ def supervise(settings: Settings, listeners: Sequence[socket.socket], serving: C
 class Supervisor:
     """Starts the processes, notices when they end, and stops them. It waits for events and never polls."""
 
-    def __init__(self, settings: Settings, listeners: Sequence[socket.socket], serving: Callable[[], None]) -> None:
-        self._settings, self._listeners, self._serving = settings, listeners, serving
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        serving: Callable[[], None],
+        manager: ServiceManager,
+    ) -> None:
+        self._settings, self._listeners, self._serving, self._manager = settings, listeners, serving, manager
         self._replicas: set[Replica] = set()
         self._unserved = set(listeners)
         self._failures: dict[socket.socket, End] = {}
@@ -56,8 +68,10 @@ class Supervisor:
 
     async def run(self) -> None:
         """Supervise until stopped by a signal, or until no process can start; then raise that error."""
+        # It lives as long as it can replace and stop its processes, whatever they wait for.
         with _signals_call(self.stop):
-            await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
+            async with self._manager.watching(lambda: True):
+                await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
         if self._error is not None:
             raise self._error
 
@@ -68,6 +82,7 @@ class Supervisor:
             return
         self._stopping.set()
         self._begun.set()
+        self._manager.stopping()
         for listener in self._listeners:
             listener.close()  # also here, so that new connections are refused and do not wait
         for replica in self._replicas:
