@@ -19,6 +19,7 @@ need node nodejs
 need npm npm
 need promtool prometheus
 need cc "gcc libc6-dev"
+need systemd-analyze systemd
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     # Tests take half the time with it; without it, they take chromium.
