@@ -2,6 +2,7 @@
 
 An export is lines of JSON: a head, then for each operation its state, its events in the order of `n`, and its end, and
 at last the end of the file. Bytes of JSON that a publisher sent stay the bytes that they are.
+docs/reference/export-format.md describes the lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,13 @@ class OperationEnd(NamedTuple):
     events: int
     sha256: str
     """In hex, over the operation's line and the lines of its events, with their line feeds."""
+
+
+class OperationVoid(NamedTuple):
+    """The operation that was begun is left out: nothing of it counts."""
+
+    id: str
+    why: str
 
 
 class FileEnd(NamedTuple):
