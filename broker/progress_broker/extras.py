@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "cli": ("typer", "rich", "yaml"),
     "http": ("httpx",),
+    "operators": ("zstandard",),
     "testing": ("fakeredis", "lupa"),
     "celery": ("celery",),
     "rq": ("rq",),

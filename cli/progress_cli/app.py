@@ -39,6 +39,11 @@ COMMANDS = (
         "retention:retention",
         "Show how long operations are kept, or set it, also for existing operations: 45s, 30m, 1h or 7d.",
     ),
+    LazyCommand(
+        "export",
+        "moving.export:export",
+        "Write operations, with all that is kept of their events, to a file or to standard output.",
+    ),
     LazyCommand("script", "script:script", "Print a Lua script, for a worker in another language to load into Redis."),
     LazyCommand(
         "run",

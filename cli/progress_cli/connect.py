@@ -1,11 +1,16 @@
 """How commands reach the operations: over HTTP, or directly in Redis, at an address or that of the embedded Redis."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from pydantic import SecretStr
 
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
 from progress_client import address
 from progress_client.async_client import AsyncClient
+from progress_client.operators.opening import open_operators
+from progress_client.operators.operators import Operators
 
 PATIENCE_S = 30
 """How long to wait for a server or a Redis that became unavailable, in seconds."""
@@ -14,6 +19,16 @@ PATIENCE_S = 30
 def client(settings: Settings) -> AsyncClient:
     """Return a client for a command that works both ways."""
     return AsyncClient(settings=settings, patience_s=PATIENCE_S)
+
+
+@asynccontextmanager
+async def operators(settings: Settings) -> AsyncIterator[Operators]:
+    """Open what operators' commands ask: a server, or Redis."""
+    opened = await open_operators(settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()
 
 
 def locate(settings: Settings) -> Settings:

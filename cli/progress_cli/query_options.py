@@ -4,7 +4,7 @@ import datetime as day
 import inspect
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Annotated, Any, Optional
 
@@ -22,27 +22,37 @@ _BY_ARGUMENT = frozenset({"id"})
 _METAVARS = {"q": "TEXT", "metadata": "KEY=VALUE", "idle": "DURATION"}
 
 
-def with_filters(*, ids: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+_FILES = (".ndjson", ".jsonl", ".gz", ".zst")
+"""How the names of files end that may be the last of several arguments, which are ids."""
+
+
+def with_filters(*, ids: bool = False, file: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's parameter `query` by one option for each field of a query, and with `ids` by the ids as
     arguments, too.
 
-    `query` is then the pairs that were given. What is wrong in them is told before the command begins.
+    `query` is then the pairs that were given. What is wrong in them is told before the command begins. With `file`, the
+    last argument may be the name of a file: the command's parameter `file`, or `-` without one.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = {field.name: _option(field) for field in FIELDS.values() if field.name not in _BY_ARGUMENT}
         if ids:
-            options = {"id": _ids()} | options
+            options = {"id": _ids(file=file)} | options
 
         @wraps(command)
         def run(**given: Any) -> None:
+            if file:
+                given["id"], given["file"] = _split(given["id"] or ())
             pairs = tuple(pair for name in options for pair in _pairs(FIELDS[name], given.pop(name)))
             read_filters(pairs, round(1000 * time.time()))
             command(query=pairs, **given)
 
         parameters: list[inspect.Parameter] = []
         for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-            parameters += options.values() if name == "query" else [parameter]
+            if name == "query":
+                parameters += options.values()
+            elif not (file and name == "file"):
+                parameters.append(parameter)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -65,9 +75,19 @@ def _metavar(field: QueryField) -> str:
     return _METAVARS.get(field.name) or field.name.rpartition("_")[2].upper()
 
 
-def _ids() -> inspect.Parameter:
-    declared = typer.Argument(metavar="ID", help="Operations with these ids.", show_default=False)
+def _ids(*, file: bool) -> inspect.Parameter:
+    help = "Operations with these ids."
+    if file:
+        help += f" Then a file: `-`, or a name with a slash, or one that ends with {', '.join(_FILES)}."
+    declared = typer.Argument(metavar="[ID]... [FILE]" if file else "ID", help=help, show_default=False)
     return _parameter("id", list[str], declared)
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Return the ids among arguments, and the name of the file after them."""
+    last = words[-1] if words else ""
+    is_file = last == "-" or "/" in last or last.endswith(_FILES)
+    return (words[:-1], last) if is_file else (words, "-")
 
 
 def _parameter(name: str, kind: Any, declared: Any, default: Any = None) -> inspect.Parameter:

@@ -4,9 +4,9 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
+from progress_broker.transfer.files.reader import ExportReader
+from progress_broker.transfer.files.writer import ExportWriter
 from progress_broker.transfer.format import ExportedOperation, ExportHead, FileEnd, OperationEnd, OperationVoid
-from progress_broker.transfer.reader import ExportReader
-from progress_broker.transfer.writer import ExportWriter
 
 VECTOR = Path(__file__).with_name("export.ndjson").read_bytes()
 

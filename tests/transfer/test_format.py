@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from progress_broker.transfer.files.reader import MOST_BYTES, DamagedExport, ExportReader, Part
+from progress_broker.transfer.files.writer import ExportWriter
 from progress_broker.transfer.format import (
     ExportedEvent,
     ExportedOperation,
@@ -18,8 +20,6 @@ from progress_broker.transfer.format import (
     OperationEnd,
     OperationVoid,
 )
-from progress_broker.transfer.reader import MOST_BYTES, DamagedExport, ExportReader, Part
-from progress_broker.transfer.writer import ExportWriter
 
 HEAD = ExportHead("2026-11-30T14:05:00.000Z", "0.1.0", 2, "pb", {"kind": ["import"]})
 

@@ -8,32 +8,30 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from progress_broker.queries.filters import Filters
-from progress_broker.transfer.format import ExportedEvent, ExportedOperation, ExportHead, OperationEnd
+from progress_broker.transfer.format import ExportedEvent, ExportedOperation, ExportHead
 
 
 class OperationCopy(Protocol):
     """One operation on its way."""
 
     operation: ExportedOperation
-    end: OperationEnd | None
-    """The count and the digest, once all events were read; None before."""
 
     def events(self) -> AsyncGenerator[Sequence[ExportedEvent]]:
         """Yield the events in parts, in the order of `n`, each once. It can be read once.
 
-        Raises `NotFound` or `Gone` before the first part if the operation was deleted meanwhile, and `InvalidInput` if
-        the source is damaged.
+        Raises `Gone` if the operation was deleted meanwhile, and `InvalidInput` if the source is damaged. Then nothing
+        that it yielded counts.
         """
 
 
 class OperationSource(Protocol):
     """Where operations come from."""
 
-    head: ExportHead
+    async def head(self) -> ExportHead:
+        """Return where the operations come from, and what was chosen."""
 
-    def operations(self, filters: Filters) -> AsyncGenerator[OperationCopy]:
-        """Yield the operations that match, in the order of their creation where the source has one.
+    def operations(self) -> AsyncGenerator[OperationCopy]:
+        """Yield the operations, in the order of their creation where the source has one.
 
         Each is read to its end, or left, before the next one is asked for.
         """

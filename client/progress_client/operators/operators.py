@@ -17,8 +17,8 @@ class Operators(Protocol):
     async def find_page(self, filters: Filters, *, limit: int, cursor: str | None) -> Page:
         """Return a page of operations, last changed first."""
 
-    def source(self) -> OperationSource:
-        """Return the operations, to move or copy them elsewhere."""
+    def source(self, filters: Filters) -> OperationSource:
+        """Return the operations that match, to move or copy them elsewhere."""
 
     def target(self) -> OperationTarget:
         """Return where operations from elsewhere are stored."""

@@ -9,6 +9,8 @@ import orjson
 
 from progress_broker.errors import InvalidInput
 from progress_broker.model.position import is_canonical
+from progress_broker.transfer.files.operation_line import read_operation
+from progress_broker.transfer.files.values import data_of, members_of, value_of
 from progress_broker.transfer.format import (
     FORMAT,
     VERSION,
@@ -19,8 +21,6 @@ from progress_broker.transfer.format import (
     OperationEnd,
     OperationVoid,
 )
-from progress_broker.transfer.operation_line import read_operation
-from progress_broker.transfer.values import data_of, members_of, value_of
 
 Part = ExportHead | ExportedOperation | Sequence[ExportedEvent] | OperationEnd | OperationVoid | FileEnd
 
@@ -165,12 +165,12 @@ class ExportReader:
                 f"the export is of version {str(head.get('version'))[:20]}, and this release reads version {VERSION}:"
                 " use a later release"
             )
-        source = head.get("source") if isinstance(head.get("source"), dict) else {}
+        source: dict[str, object] = head["source"] if isinstance(head.get("source"), dict) else {}
         query, redacted = head.get("query"), head.get("redacted")
         return ExportHead(
             str(head.get("exported_at") or ""),
             str(source.get("release") or ""),
-            source["schema"] if isinstance(source.get("schema"), int) else 0,
+            schema if isinstance(schema := source.get("schema"), int) else 0,
             str(source.get("prefix") or ""),
             query if isinstance(query, dict) else {},
             redacted if isinstance(redacted, list) else (),

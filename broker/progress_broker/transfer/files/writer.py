@@ -5,6 +5,8 @@ from hashlib import sha256
 
 import orjson
 
+from progress_broker.transfer.files.operation_line import write_operation
+from progress_broker.transfer.files.values import json_member, number_member, text_member
 from progress_broker.transfer.format import (
     FORMAT,
     VERSION,
@@ -14,8 +16,6 @@ from progress_broker.transfer.format import (
     FileEnd,
     OperationEnd,
 )
-from progress_broker.transfer.operation_line import write_operation
-from progress_broker.transfer.values import json_member, number_member, text_member
 
 _ZERO = ord("0")
 

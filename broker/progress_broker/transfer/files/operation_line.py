@@ -8,8 +8,7 @@ import orjson
 
 from progress_broker.model.operation import is_id
 from progress_broker.model.position import is_canonical
-from progress_broker.transfer.format import ExportedOperation
-from progress_broker.transfer.values import (
+from progress_broker.transfer.files.values import (
     data_of,
     from_base64,
     json_member,
@@ -19,6 +18,7 @@ from progress_broker.transfer.values import (
     text_of,
     value_of,
 )
+from progress_broker.transfer.format import ExportedOperation
 
 Member = Callable[[bytes, bytes], bytes]
 
@@ -77,10 +77,10 @@ def read_operation(line: bytes) -> ExportedOperation:
             fields[name] = value
     limits = members_of(members.get("limits", b"{}"))
     fields |= {name: value for name in _LIMITS if (value := value_of(limits, name.decode())) is not None}
-    for name, value in members_of(members.get("producers", b"{}")).items():
-        fields[_PRODUCER + name.encode()] = text_of(value)
-    for name, value in members_of(members.get("producers64", b"{}")).items():
-        fields[_PRODUCER + from_base64(orjson.dumps(name))] = from_base64(value)
+    for producer, last in members_of(members.get("producers", b"{}")).items():
+        fields[_PRODUCER + producer.encode()] = text_of(last)
+    for producer, last in members_of(members.get("producers64", b"{}")).items():
+        fields[_PRODUCER + from_base64(orjson.dumps(producer))] = from_base64(last)
     id, position = text_of(members.get("id", b"null")).decode(), value_of(members, "position") or b""
     n, first_n = _count(members, "n"), _count(members, "first_n")
     _check(id, fields, n, position)

@@ -1,0 +1,1 @@
+"""Exports as lines of a file or of a request: written, read, compressed."""

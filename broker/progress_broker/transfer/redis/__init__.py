@@ -1,0 +1,1 @@
+"""Operations in Redis: read whole, and stored whole or not at all."""

@@ -1,0 +1,43 @@
+"""What operators ask of Redis itself."""
+
+from datetime import datetime
+from typing import Self
+
+from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters
+from progress_broker.queries.page import Page, find_page
+from progress_broker.settings import Settings
+from progress_broker.transfer.endpoints import OperationTarget
+from progress_broker.transfer.redis.source import RedisSource
+
+
+class OverRedis:
+    """Asks Redis."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Connect; raise `SetupError` if this Redis can't be used, `StorageUnavailable` if it may be later."""
+        return cls(await Store.reach(settings))
+
+    async def now(self) -> datetime:
+        """Return the time by Redis' clock."""
+        return await self._store.now()
+
+    async def find_page(self, filters: Filters, *, limit: int, cursor: str | None) -> Page:
+        """Return a page of operations."""
+        return await find_page(self._store, filters, limit=limit, cursor=cursor)
+
+    def source(self, filters: Filters) -> RedisSource:
+        """Return the operations that match."""
+        return RedisSource(self._store, filters)
+
+    def target(self) -> OperationTarget:
+        """Return where operations are stored."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._store.close()
