@@ -37,6 +37,9 @@ _FULL = (
     " (PROGRESS_EMBEDDED_MAX_BYTES for the Redis that `serve` started)"
 )
 
+_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
+"""What servers say of a permission that a script lacks: Redis 7.0 and later ones. The code is not NOPERM."""
+
 _REPLICA = ("READONLY", "MASTERDOWN")
 """Error codes that only a replica replies with."""
 
@@ -73,10 +76,7 @@ def storage_error(
         case redis.exceptions.AuthenticationError():
             return StorageUnsuitable(f"Redis rejected the user or password in PROGRESS_REDIS_URL: {error}")
         case redis.exceptions.NoPermissionError():
-            return StorageUnsuitable(
-                f"the Redis user in PROGRESS_REDIS_URL lacks a permission ({error}):"
-                " give it the permissions in deploy/redis.conf"
-            )
+            return _not_permitted(error)
         case WrongKind():
             return StorageUnsuitable(str(error))
         case NodeAway():
@@ -109,11 +109,20 @@ def storage_error(
         return StorageFull(_FULL)
     if text.startswith("MISCONF"):
         return StorageFull("Redis can't write to its disk and rejects writes: see the log of Redis")
+    if any(words in text for words in _IN_SCRIPT):
+        return _not_permitted(error)
     if text.startswith(_REPLICA):
         return StorageReadOnly(_READ_ONLY.format(text))
     if "WRONGTYPE" in text:  # a pipeline's error text starts with the command
         return Unreadable("a key in Redis has the wrong type: another program has overwritten the key")
     return _passing(error) if text.startswith(_UNAVAILABLE) else None
+
+
+def _not_permitted(error: redis.exceptions.RedisError) -> StorageUnsuitable:
+    return StorageUnsuitable(
+        f"the Redis user in PROGRESS_REDIS_URL lacks a permission ({error}): give it the permissions in"
+        " deploy/redis.conf"
+    )
 
 
 def _passing(error: redis.exceptions.RedisError) -> StorageUnavailable:
