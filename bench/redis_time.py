@@ -23,6 +23,7 @@ from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
+from progress_broker.queries.scan import walk_call
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND
 from progress_server.routes.publish import AT_ONCE, AT_ONCE_BYTES, MAX_BATCH
@@ -218,6 +219,16 @@ async def _repair(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return largest.store.upkeep.repair
 
 
+@case("walk: 250 of 3,000 with two tests each")
+async def _walk(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    ids = await largest.running(3_000, ["kind:job", "owner:ann"])
+    lane = largest.store.keyspace.lane(LANE)
+    for key in (lane.index, lane.creation_order):
+        await largest.client.zadd(key, {id: 1795000000000 + at for at, id in enumerate(ids)})
+    arguments = ["CREATION", *("ANY", "kind:job"), *("ANY", "owner:ann"), "ROOTS", *("TEXT", "nothing")]
+    return lambda: run(largest.client, walk_call(lane, 200, 250, arguments))
+
+
 @case("lapsed: 3,000 expired leases")
 async def _lapsed(largest: Largest) -> Callable[[], Awaitable[Any]]:
     ids = await largest.running(3_000, ["kind:job"])
@@ -337,9 +348,8 @@ async def _probe(largest: Largest) -> Callable[[], Awaitable[Any]]:
 
 @case("listing: 500 of large progress (all its commands)")
 async def _listing(largest: Largest) -> Callable[[], Awaitable[Any]]:
-    await largest.running(2_000, ["kind:job"])
-    await largest.running(2_000, ["owner:ann"])
-    return lambda: find_page(largest.store, Filters(kinds=("job",), owners=("ann",)), limit=1)
+    await largest.running(2_000, ["kind:other"])
+    return lambda: find_page(largest.store, Filters(kinds=("other",)), limit=200)
 
 
 async def held_ms(largest: Largest, call: Callable[[], Awaitable[Any]]) -> float:

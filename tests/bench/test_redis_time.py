@@ -15,6 +15,7 @@ MOST = {
     "repair": 800,
     "children": 1_200,
     "find": 800,
+    "walk": 1_000,
     "lapsed": 250,
     "listing": 1_200,
     "publish": 1_300,

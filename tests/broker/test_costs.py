@@ -16,6 +16,7 @@ from progress_broker.operations.commands import publish_call
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.rollup import Rollups
 from progress_broker.operations.store import Store
+from progress_broker.queries.choice import Order
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from progress_broker.storage.scripts import SCHEMA
@@ -60,13 +61,15 @@ async def test_a_page_of_many_indexes(store: Store) -> None:
 
 
 MANY_RUNNING = """
+local function text(number) return string.format('%.0f', number) end
 local index, operations, indexes = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 for at, i in ipairs(cjson.decode(ARGV[4])) do
   redis.call('HSET', operations .. 'o' .. i, 'schema', ARGV[5], 'status', 'running', 'position', '1795000000000-1',
-    'created', '1795000000000', 'indexes', table.concat(indexes, '\\n'))
-  for _, name in ipairs({'status:running', unpack(indexes)}) do
-    redis.call('ZADD', index .. ':' .. name, 1795000000000 + math.floor(i / 3), 'o' .. i)
-  end
+    'n', '1', 'spec', '{"kind":"job","owner":"ann","title":"T' .. i .. '"}',
+    'created', text(1795000000000 + math.floor(i / 3)), 'indexes', table.concat(indexes, '\\n'))
+  local keys = {index, index .. ':order:created', index .. ':status:running'}
+  for _, name in ipairs(indexes) do keys[#keys + 1] = index .. ':' .. name end
+  for _, key in ipairs(keys) do redis.call('ZADD', key, 1795000000000 + math.floor(i / 3), 'o' .. i) end
 end
 """
 
@@ -80,6 +83,23 @@ async def many_running(store: Store, number: int, indexes: tuple[str, ...]) -> N
         lane = store.keyspace.lane(number)
         given = [lane.index, lane.operations, orjson.dumps(indexes), orjson.dumps(members), SCHEMA]
         await store.connections.commands.eval(MANY_RUNNING, 0, *given)
+
+
+async def test_a_page_of_a_large_store(store: Store) -> None:
+    await many_running(store, 40_000, ("kind:job", "owner:ann"))
+    redis = store.connections.commands
+    for i in range(0, 40_000, 100):
+        await redis.zadd(store.keyspace.operation(f"o{i}").lane.index_of("kind", "rare"), {f"o{i}": 1795000000000 + i})
+    two = Filters(kinds=("job",), owners=("ann",), statuses=frozenset(Status))
+    none = (Filters(kinds=("job",), tags=("no",)), Filters(text="nothing"), Filters(worker="w", roots=True))
+    for filters in (Filters(), Filters(kinds=("rare",)), two, *none):
+        for order in (Order.CHANGED, Order.CREATED):
+            async with measured(redis) as cost:
+                page = await find_page(store, filters, order=order, limit=50)
+            assert len(page.operations) == (50 if filters in (Filters(), two) else 0), "a rare kind is only an index"
+            assert cost.commands / max(1, cost.scripts) < 1_000
+            assert cost.commands < 16_000, (filters, order)
+            assert cost.scripts <= 6 * store.keyspace.lanes
 
 
 async def test_a_search_that_finds_too_many(store: Store) -> None:

@@ -106,10 +106,10 @@ class Grants:
         """Return whether an action is allowed on every possible operation."""
         return not self.limits and any(grant.names(action) and grant == Grant(grant.actions) for grant in self.given)
 
-    def sources(self, action: Action) -> frozenset[tuple[str, str]] | None:
+    def sources(self, action: Action, *, prefixes: bool = False) -> frozenset[tuple[str, str]] | None:
         """Return index entries (field, value) that together contain every operation on which an action is allowed.
 
-        Return None if there is no such set.
+        With `prefixes`, those of ids may be among them, as `id_prefix`. Return None if there is no such set.
         """
         found: set[tuple[str, str]] = set()
         for grant in self.given:
@@ -121,6 +121,7 @@ class Grants:
                 *(("metadata", each) for each in grant.metadata or ()),
                 ("tag", grant.tags),
                 ("kind", grant.kinds),
+                *([("id_prefix", grant.prefixes)] if prefixes else ()),
             )
             field, values = next(((field, values) for field, values in selectors if values is not None), ("", None))
             if values is None:

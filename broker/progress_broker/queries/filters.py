@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, Self
 
+from progress_broker.errors import InvalidInput
 from progress_broker.model.grants import Action, Grants
 from progress_broker.model.metadata import FIELD, indexed
 from progress_broker.model.operation import TERMINAL, Operation, Status
@@ -98,9 +99,7 @@ class Filters:
 
     def groups(self) -> list[Group]:
         """Return the groups of indexes that list what matches: every match is in at least one index of each group."""
-        statuses = self.statuses
-        if self.ended != ALWAYS:
-            statuses = statuses & TERMINAL or TERMINAL
+        statuses = self.listed_statuses()
         any_of: tuple[Group, ...] = (
             [("id", id) for id in self.ids],
             [("parent", self.parent)] if self.parent is not None else [],
@@ -110,6 +109,18 @@ class Filters:
         )
         all_of = [*(("tag", tag) for tag in self.tags), *((FIELD, pair) for pair in self.metadata)]
         return [*filter(None, any_of), *([key] for key in all_of)]
+
+    def listed_statuses(self) -> frozenset[Status]:
+        """Return the statuses that what matches may have; none if that may be any."""
+        return self.statuses if self.ended == ALWAYS else self.statuses & TERMINAL or TERMINAL
+
+    def only_ended(self) -> Self:
+        """Return these filters for operations that have ended; raise `InvalidInput` if they name another status."""
+        if not self.statuses <= TERMINAL:
+            raise InvalidInput(
+                "the order of the end has only operations that ended: leave out status, or sort", field="sort"
+            )
+        return replace(self, statuses=self.statuses or TERMINAL)
 
     def of_caller(self, grants: Grants) -> Self:
         """Return these filters for a caller with these grants."""
