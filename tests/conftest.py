@@ -39,7 +39,8 @@ hypothesis.settings.load_profile("shared")
 ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py"}
 """The files whose tests always run on the double, too. The others do in `make topologies`."""
 ON_A_CLUSTER = {
-    *("test_store.py", "test_hub.py", "test_bundles.py", "test_listing.py", "test_children.py", "test_rollup.py")
+    *("test_store.py", "test_hub.py", "test_bundles.py", "test_listing.py", "test_children.py", "test_rollup.py"),
+    "test_walk.py",
 }
 """The files whose tests always run on a Cluster of three masters, too."""
 

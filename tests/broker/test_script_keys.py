@@ -22,6 +22,9 @@ from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.store import Store
+from progress_broker.queries.filters import Filters, Span
+from progress_broker.queries.page import find_page
+from progress_broker.queries.walk import walk
 from progress_broker.storage.scripts import HOLD, SPEND, VERBS
 from tests.conftest import make_settings
 from tests.servers import RealRedis
@@ -104,6 +107,9 @@ async def use_everything(store: Store) -> None:
     await store.publish("a", [encode("end", {"status": "succeeded"}, store.settings)])
     await index_search.by_terms(store, frozenset({b"kind:job", b"tag:t"}), {0: b"1-0", 1: b"1-0"}, range(2), 10)
     await store.create(NewOperation(id="c", kind="job", tags=["t"]))
+    for filters in (Filters(tags=("t",), kinds=("job",)), Filters(roots=True, text="x", created=Span(1), error="x")):
+        await find_page(store, filters)
+        [part async for part in walk(store, filters)]
     await store.create(NewOperation(id="long", history_length=10, retention_s=60))
     for _ in range(3):
         await store.publish("long", [log, encode("progress", {"percent": 1}, store.settings)] * 70)
