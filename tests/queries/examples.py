@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.grants import Grant, Grants, granted
 from progress_broker.model.operation import NewOperation, Operation, Status
-from progress_broker.nodes.run import run
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.loading import load
 from progress_broker.operations.store import Store
@@ -57,7 +56,7 @@ async def fill(store: Store) -> None:
         if i % 4:
             worker = WORKERS[i % len(WORKERS)]
             call = publish_call(id, store.keyspace.operation(id), [NewEvent("log", b"{}")], worker=worker)
-            await run(store.connections.commands, call)
+            await store.connections.scripts.run(call)
         if i % 5 == 1:
             await store.publish(id, [encode("metadata", {"customer": 7}, store.settings)])
         if i % 4 > 1:
