@@ -71,6 +71,7 @@ class Outlet:
 
     __slots__ = ("_tally",)
     kind = "bench"
+    client = ""
     encoding = UNENCODED
 
     def __init__(self, tally: Tally) -> None:

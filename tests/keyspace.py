@@ -62,6 +62,10 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
             if await lasts(commands, key):
                 faults.append(f"{key} has no TTL")
             continue
+        if key.startswith(tuple(f"{keyspace.prefix}:{name}" for name in ("replica", "ask:", "answers:"))):
+            if await lasts(commands, key):
+                faults.append(f"{key} has no TTL")
+            continue
         if key.endswith(":expiry:policy"):
             continue
         if key.removesuffix(":length") in feeds and key not in feeds:

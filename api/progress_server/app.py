@@ -18,6 +18,9 @@ from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.replicas.calls import ASK, Answerer, Question
+from progress_broker.replicas.presence import Presence
+from progress_broker.replicas.streams import LocalStreams
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Authenticator, Guard
@@ -44,9 +47,14 @@ from progress_server.routes import (
     websocket,
     workers,
 )
+from progress_server.routes.operators import observe
+from progress_server.routes.operators import streams as open_streams
 from progress_server.server.signals import drained_by_signals
 
-ROUTES = (streams, websocket, operations, publish, workers, history, tickets, revocations, session, health)
+ROUTES = (
+    *(streams, websocket, operations, publish, workers, history, tickets, revocations, session, health),
+    *(observe, open_streams),
+)
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
 DIRECT = (streams.DIRECT, publish.DIRECT)
@@ -119,6 +127,10 @@ def create_app(
         handlers = {} if callback is None else await resources.enter_async_context(callback.running(ours))
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
         hub.internal_handlers |= handlers
+        local = LocalStreams(hub)
+        asked = {Question.STREAMS: local.listed, Question.KICK: local.kick}
+        answerer = await resources.enter_async_context(Answerer(ours, hub.streams.replica, asked))
+        hub.internal_handlers[ASK] = answerer.received
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.running(ours, hub))
         registry = registry_of(hub, reaper, processes=config.processes)
@@ -127,6 +139,7 @@ def create_app(
         ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
+        await resources.enter_async_context(Presence(ours, config, hub))
         resources.callback(delattr, app.state, "context")
         app.state.context = Context(config, ours, hub, registry, AttributeCache(ours), app_decides=app_decides)
 

@@ -35,6 +35,22 @@ COMMANDS = (
         "Publish one event of an operation, or a stream of events from standard input.",
     ),
     LazyCommand(
+        "replicas",
+        "seeing.replicas:replicas",
+        "List the replicas that are present: where they are, whether they are ready, and how many streams they have.",
+    ),
+    LazyCommand(
+        "streams",
+        "seeing.streams:streams",
+        "List the open streams of all replicas: who follows what, from where, and whether its client is slow.",
+    ),
+    LazyCommand(
+        "kick",
+        "changing.kick:kick",
+        "End streams, whichever replicas they are at. Their clients come back with new connections, unless told not"
+        " to.",
+    ),
+    LazyCommand(
         "retention",
         "retention:retention",
         "Show how long operations are kept, or set it, also for existing operations: 45s, 30m, 1h or 7d.",

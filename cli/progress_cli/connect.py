@@ -7,8 +7,10 @@ from pydantic import SecretStr
 
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings
+from progress_cli.caller import caller
 from progress_client import address
 from progress_client.async_client import AsyncClient
+from progress_client.operators.administration import Administration
 from progress_client.operators.opening import open_operators
 from progress_client.operators.operators import Operators
 
@@ -25,6 +27,24 @@ def client(settings: Settings) -> AsyncClient:
 async def operators(settings: Settings) -> AsyncIterator[Operators]:
     """Open what operators' commands ask: a server, or Redis."""
     opened = await open_operators(settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[Administration]:
+    """Return the way to the replicas for an operators' command that works both ways."""
+    opened: Administration
+    if address.server_url(settings) is not None:
+        from progress_client.operators.admin_over_http import AdminOverHttp
+
+        opened = AdminOverHttp(settings)
+    else:
+        from progress_client.operators.admin_over_redis import AdminOverRedis
+
+        opened = await AdminOverRedis.open(address.locate(settings), caller())
     try:
         yield opened
     finally:

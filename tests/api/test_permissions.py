@@ -75,7 +75,7 @@ async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) ->
 async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.Response:
     """Make a call. For a stream, only wait for the head of the response."""
     method, path = call.split(" ")
-    url = path.replace("{id}", id)
+    url = path.replace("{id}", id).replace("{connection}", "00000000-1")
     if method == "WS":
         return await dial(f"{http.base_url.copy_with(scheme='ws')}{url}", id, **how)
     if path == "/v1/stream":
@@ -83,7 +83,7 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
     if call == "DELETE /v1/revocations":
         await http.post(path, json={"claim": "sub", "value": id}, headers=admin())
         how = how | {"params": {"claim": "sub", "value": id} | how.get("params", {})}
-    elif method == "DELETE":
+    elif call == "DELETE /v1/operations/{id}":
         how = how | {"params": {"force": True} | how.get("params", {})}
     async with http.stream(method, url, **how, **body_of(call, id)) as answer:
         if answer.headers.get("content-type") != "text/event-stream":

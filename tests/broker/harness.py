@@ -25,6 +25,7 @@ class Outlet:
     """Accepts frames. Its buffer has room for `room` frames until it is drained."""
 
     kind = "test"
+    client = ""
     encoding = UNENCODED
 
     def __init__(self, subscription: Subscription, room: int = 1_000_000) -> None:

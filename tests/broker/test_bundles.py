@@ -43,6 +43,7 @@ class Client:
     """A client of a stream: the events that it has received, and its cursor."""
 
     kind = "test"
+    client = ""
     encoding = TEXT
 
     def __init__(self, bundle: Bundle, room: int = 1 << 40) -> None:

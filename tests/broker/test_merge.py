@@ -110,6 +110,7 @@ class Client:
     """What a client has received over all its connections, and its cursor."""
 
     kind = "test"
+    client = ""
     encoding = UNENCODED
 
     def __init__(self, room: int) -> None:

@@ -27,6 +27,7 @@ class Connection:
     """An outlet that breaks after so many bytes, and that has room for so many until they are read."""
 
     kind = "fuzz"
+    client = ""
     encoding = TEXT
 
     def __init__(self, stream: Bundle | Subscription, hear: Callable[[Told], None], random: Random | None) -> None:

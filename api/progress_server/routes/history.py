@@ -31,6 +31,7 @@ from progress_server.context import Context, Id, InContext, context_of
 from progress_server.http.answers import answer
 from progress_server.http.paths import EVENTS
 from progress_server.http.query_names import CheckedRoute
+from progress_server.limits.slots import address_of
 from progress_server.sse.query import POSITION, TYPES, read_types
 
 router = APIRouter(tags=["events"], route_class=CheckedRoute)
@@ -46,8 +47,10 @@ class Alarm:
     kind = "poll"
     encoding = UNENCODED
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, client: str) -> None:
+        self.client = client
         self.rung = asyncio.Event()
+        self.closed = False
         self._subscription = subscription
 
     def write(self, frames: Sequence[Frame]) -> None:
@@ -58,6 +61,7 @@ class Alarm:
 
     def close(self) -> None:
         """Signal: no more events will come."""
+        self.closed = True
         self.rung.set()
 
     abort = close
@@ -114,7 +118,8 @@ async def history(
                 break
             count = min(10 * count, MAX_LIMIT)
         elif (left_s := until - time.monotonic()) > 0:
-            await _wait(request, operation, after or START, left_s, delivery)
+            if await _wait(request, operation, after or START, left_s, delivery) and not context.hub.draining:
+                until = 0.0  # it was ended, perhaps by an operator: only look once more
             if guard_of(request).revocation.is_expired_or_revoked(principal):
                 raise Unauthenticated("the credentials expired or were revoked during a long poll")
         else:
@@ -150,16 +155,16 @@ async def _read(operation: str, context: Context, after: str | None, limit: int)
     return await event_log.after(context.store, operation, after, limit)
 
 
-async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> None:
-    """Wait until there is an event after a position, or the operation has ended.
+async def _wait(request: Request, operation: str, after: str, wait_s: float, delivery: Delivery) -> bool:
+    """Wait until there is an event after a position, or the operation has ended. Return whether the wait was ended.
 
     Raise `ClientDisconnect` if the client disconnects.
     """
     try:
         subscription = await context_of(request).hub.subscribe(operation, Start(after), delivery)
     except Ended:
-        return
-    alarm = Alarm(subscription)
+        return False
+    alarm = Alarm(subscription, address_of(request.scope))
     rung, left = asyncio.create_task(alarm.rung.wait()), asyncio.create_task(_left(request))
     try:
         subscription.attach(alarm)
@@ -169,7 +174,9 @@ async def _wait(request: Request, operation: str, after: str, wait_s: float, del
     finally:
         rung.cancel()
         left.cancel()
+        ended = alarm.closed
         subscription.close("client")
+    return ended
 
 
 async def _left(request: Request) -> None:

@@ -51,8 +51,12 @@ class AdoptedOutlet(asyncio.Protocol):
 
     def keep(self, slot: Slot | None) -> None:
         """Hold the stream's slot in the limits for as long as the connection lasts."""
-        if slot is not None:
-            self._holder = slot.transfer()
+        self._holder = None if slot is None else slot.transfer()
+
+    @property
+    def client(self) -> str:
+        """The client's address, which the slot's holder has anyway: an idle stream keeps none of its own."""
+        return "" if self._holder is None else self._holder.address
 
     # What the subscription calls
 
@@ -80,7 +84,7 @@ class AdoptedOutlet(asyncio.Protocol):
         """Cut the connection."""
         self._transport.abort()
 
-    # What the transport calls
+    # What the transport and the server call
 
     def pause_writing(self) -> None:
         """Pause the stream: the transport's buffer is full."""
@@ -104,8 +108,6 @@ class AdoptedOutlet(asyncio.Protocol):
         if self._holder is not None:
             self._holder.release()
         self._subscription.close()
-
-    # What the server calls
 
     def shutdown(self) -> None:
         """Ask the client to reconnect, because the server shuts down."""

@@ -19,7 +19,9 @@ class AsgiOutlet:
     kind = "asgi"
     encoding: Encoding = TEXT
 
-    def __init__(self, subscription: OutletOwner, limit: int) -> None:
+    def __init__(self, subscription: OutletOwner, limit: int, client: str) -> None:
+        self.client = client
+        """The client's address, or its network for IPv6."""
         self.aborted = anyio.CancelScope()
         self._subscription = subscription
         self._limit = limit
@@ -67,8 +69,8 @@ class AsgiOutlet:
 class GzipAsgiOutlet(AsgiOutlet):
     """The outlet of a client that accepts gzip."""
 
-    def __init__(self, subscription: OutletOwner, limit: int, over: int) -> None:
-        super().__init__(subscription, limit)
+    def __init__(self, subscription: OutletOwner, limit: int, client: str, over: int) -> None:
+        super().__init__(subscription, limit, client)
         self.encoding = gzip(over)
         self._crc = self._length = 0
         self._chunks.append(GZIP_HEADER)

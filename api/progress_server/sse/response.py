@@ -16,7 +16,7 @@ from progress_server.callback.connection import connection_in
 from progress_server.context import OUTER, context_of
 from progress_server.http.headers import CONNECTION_HEADER, EVENT_STREAM
 from progress_server.http.rejections import rejection
-from progress_server.limits.slots import slot_in
+from progress_server.limits.slots import address_of, slot_in
 from progress_server.protocols.extensions import ADOPTION, Connection, ConnectionOffer
 from progress_server.sse.adopted import ChunkedOutlet, Http10Outlet
 from progress_server.sse.adopted_gzip import GzipOutlet
@@ -105,10 +105,10 @@ class StreamResponse(Response):
         return outlet(self._subscription, connection)
 
     async def _over_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        subscription, limit = self._subscription, self._limit
-        outlet = AsgiOutlet(subscription, limit)
+        subscription, limit, client = self._subscription, self._limit, address_of(scope)
+        outlet = AsgiOutlet(subscription, limit, client)
         if self._packed:
-            outlet = GzipAsgiOutlet(subscription, limit, self._gzip_min_bytes)
+            outlet = GzipAsgiOutlet(subscription, limit, client, self._gzip_min_bytes)
         headers = [*self.raw_headers, (CONNECTION_HEADER, subscription.connection.encode())]
         if self._opened is not None:
             send = _telling_of_the_first(send, self._opened)

@@ -59,7 +59,9 @@ def _reconnect(frame: Frame) -> Reconnect:
 
 
 class SharedSocket(Protocol):
-    """The methods of the WebSocket that its outlets call."""
+    """What its outlets use of the WebSocket."""
+
+    client: str
 
     def send(self, encoded: EncodedFrames) -> None:
         """Send the frames; pause the subscriptions if the send buffer is full."""
@@ -89,6 +91,11 @@ class WebSocketMember:
     def operation(self) -> str:
         """The operation whose events it carries."""
         return self.subscription.operation
+
+    @property
+    def client(self) -> str:
+        """The client's address, or its network for IPv6."""
+        return self._socket.client
 
     def write(self, encoded: EncodedFrames) -> None:
         """Pass frames to the WebSocket, or keep the reason of a `reconnect` for the close."""

@@ -16,6 +16,7 @@ from progress_server.callback.connection import connection_in
 from progress_server.context import Context
 from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.rejections import ENDED, REPLACED, close_code
+from progress_server.limits.slots import address_of
 from progress_server.protocols.extensions import ABORT
 from progress_server.websocket.messages import message, retry_ms
 from progress_server.websocket.outlet import WRAPPED, EncodedFrames, WebSocketMember
@@ -53,16 +54,29 @@ class Socket:
         self._authorized = connection_in(websocket.scope)
         self.connection = self._hub.streams.name()
         """The connection name in log lines, for the client, and for all subscriptions of this WebSocket."""
+        self.client = address_of(websocket.scope)
+        """The client's address, or its network for IPv6."""
         self.holder = principal_of(websocket)
         """The authenticated caller. The WebSocket is closed when the caller's credentials are revoked."""
         self._deadline = bind_to_principal(ALL, self.holder, self._hub).deadline
+        self._began_at = self._hub.clock()
         max_age_s = self._settings.stream_max_age_s * random.uniform(0.9, 1)
-        self._expires_at = min(self._hub.clock() + max_age_s, self._deadline)
+        self._expires_at = min(self._began_at + max_age_s, self._deadline)
 
     @property
     def subscriptions(self) -> Iterator[Subscription]:
         """The current subscriptions."""
         return (member.subscription for member in self._members.values())
+
+    @property
+    def age_s(self) -> float:
+        """How long it has been open."""
+        return self._hub.clock() - self._began_at
+
+    @property
+    def full_since(self) -> float | None:
+        """Since when its send queue has been full, by the hub's clock; None if it has room."""
+        return self._send_queue.full_since
 
     def __len__(self) -> int:
         return len(self._members)
@@ -91,7 +105,7 @@ class Socket:
         self.send_text(message("open", retry_ms=retry_ms(self._settings), connection=self.connection))
         if self._authorized.first:
             self.send(WRAPPED.encode(self._authorized.first))
-        self._authorized.on_replaced(self._replaced)
+        self._authorized.on_replaced(self.replaced)
         if hub.draining:
             self.close("draining", reconnect=True)
         try:
@@ -159,8 +173,8 @@ class Socket:
             self._send_queue.close(Closing(code, reason))
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.abort, reason)
 
-    def _replaced(self) -> None:
-        """Close the WebSocket for good, because a newer connection has replaced it."""
+    def replaced(self) -> None:
+        """Close the WebSocket for good: a newer connection has replaced it, or an operator wants it to stay away."""
         if not self.closing:
             self.send_text(message("replaced"))
             self.finish(REPLACED, "replaced")
@@ -242,7 +256,7 @@ class Socket:
 
         Return the seconds until the next tick, or None if it is closing.
         """
-        full_since = self._send_queue.full_since
+        full_since = self.full_since
         if now >= self._expires_at:
             self.close("expired" if now >= self._deadline else "max-age", reconnect=True)
         elif full_since is None:

@@ -20,7 +20,7 @@ from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
 from progress_broker.storage.foreign import readable
-from progress_broker.storage.lanes import lanes_by_node
+from progress_broker.storage.internal_entries import publish_internal
 from progress_broker.stream.frames import Frame
 from progress_broker.stream.outlet import NO_OUTLET
 from progress_broker.stream.stream import Mode, Stream
@@ -103,19 +103,10 @@ class Takeover:
                 self._replace(other)
 
     async def _publish_replaced(self, connection: bytes) -> None:
-        """Publish that a connection was replaced, in any lane that can be reached: every replica reads all lanes."""
-        keyspace, connections = self._store.keyspace, self._store.connections
-        entry = {"o": REPLACED, "t": "replaced", "d": connection}
-        first = crc32(connection) % keyspace.lanes
-        others = [lanes[0] for lanes in lanes_by_node(connections, keyspace) if first not in lanes]
-        for lane in (first, *others):
-            try:
-                with storage_errors():
-                    await connections.commands.xadd(keyspace.lane(lane).feed, entry)  # publishing trims it
-                return
-            except StorageUnavailable:
-                if lane == (first, *others)[-1]:
-                    raise
+        """Publish that a connection was replaced: every replica reads it."""
+        keyspace = self._store.keyspace
+        lane = crc32(connection) % keyspace.lanes
+        await publish_internal(self._store.connections, keyspace, REPLACED, connection, lane)
 
     def release(self, connection: str) -> None:
         """Remove a connection that has closed."""

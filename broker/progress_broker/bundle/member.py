@@ -124,6 +124,7 @@ class BundleMember:
     )
 
     kind = "member"
+    client = ""
     encoding = UNENCODED
 
     def __init__(self, operation: str, lane: int, host: MemberHost, first: bytes = b"0-0") -> None:

@@ -17,18 +17,18 @@ class Holder:
     All its streams share this object, so an idle connection needs none of its own for its slot.
     """
 
-    __slots__ = ("_address", "_leases", "_principal", "_slots", "streams")
+    __slots__ = ("_leases", "_principal", "_slots", "address", "streams")
 
     def __init__(self, slots: "Slots", address: str, principal: str, leases: StreamLeases | None) -> None:
-        self._slots, self._address, self._principal, self._leases = slots, address, principal, leases
+        self._slots, self.address, self._principal, self._leases = slots, address, principal, leases
         self.streams = 0
 
     def release(self) -> None:
         """Release the slot of one stream, and its lease. Call it once for each stream."""
         self.streams -= 1
         if not self.streams:
-            self._slots.forget(self._address, self._principal)
-        self._slots.release(self._address)
+            self._slots.forget(self.address, self._principal)
+        self._slots.release(self.address)
         if self._leases is not None:
             self._leases.remove(self._principal)
 

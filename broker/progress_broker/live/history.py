@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+import orjson
+
 from progress_broker.history.losses import Lost
-from progress_broker.model.event import Event, LastEvent
+from progress_broker.model.event import PROGRESS, Event, LastEvent
 from progress_broker.model.operation import Operation
 from progress_broker.model.position import START, milliseconds, order
 from progress_broker.stream.frames import Frame, make_frame, snapshot_frame
@@ -84,6 +86,10 @@ class Ring:
             self._after = n, tuple(islice(self._frames, n + 1 - self._frames[0].n, None))
         return self._after[1]
 
+    def newest(self, type: bytes) -> Frame | None:
+        """Return the newest frame of a type, if there is one in the ring."""
+        return next((frame for frame in reversed(self._frames) if frame.type == type), None)
+
     def find(self, position: bytes) -> Frame | None:
         """Return the frame at a position, if it is in the ring."""
         return next((frame for frame in self._frames if frame.position == position), None)
@@ -153,6 +159,14 @@ class History:
         """What makes an answer outdated that the operation does not exist: new events, and subscriptions that found it
         after that was asked."""
         return self.n, self.position, self._joined
+
+    @property
+    def percent(self) -> float | None:
+        """The last percentage of the operation that is in memory, for log lines."""
+        frame = self._ring.newest(PROGRESS)
+        data = None if frame is None else orjson.loads(frame.envelope)["data"]
+        percent = data.get("percent") if isinstance(data, dict) else None
+        return percent if isinstance(percent, int | float) else None
 
     def trim(self) -> None:
         """Drop the oldest frames that exceed the limits. The last frame always stays."""

@@ -44,6 +44,26 @@ def denied_key(prefix: str) -> str:
     return f"{prefix}:denied"
 
 
+def replica_key(prefix: str, replica: str) -> str:
+    """Return the key of what a replica tells of itself."""
+    return f"{prefix}:replica:{replica}"
+
+
+def replicas_key(prefix: str) -> str:
+    """Return the key of the list of replicas."""
+    return f"{prefix}:replicas"
+
+
+def question_key(prefix: str, id: str) -> str:
+    """Return the key of a question to all replicas. Workers have no access to it, so they can't ask."""
+    return f"{prefix}:ask:{id}"
+
+
+def answers_key(prefix: str, id: str) -> str:
+    """Return the key of the answers to a question."""
+    return f"{prefix}:answers:{id}"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKeys:
     """The keys that the operations of a lane share."""

@@ -24,6 +24,10 @@ class FrameSource(Protocol[Reader]):
         """The position of that event."""
 
     @property
+    def percent(self) -> float | None:
+        """The last percentage of the operation that is in memory, for log lines."""
+
+    @property
     def bookmark_every(self) -> int:
         """After how many events a client that wants few types is told its new position."""
 

@@ -28,6 +28,10 @@ class Outlet(Protocol):
     def encoding(self) -> Encoding:
         """The encoding for this kind of outlet."""
 
+    @property
+    def client(self) -> str:
+        """The client's address, or its network for IPv6; empty if it is not known."""
+
     def write(self, data: Any) -> object:
         """Send encoded data. It is always accepted, even if the buffer is full."""
 
@@ -88,6 +92,7 @@ class NoOutlet:
 
     kind = "none"
     encoding = UNENCODED
+    client = ""
 
     def write(self, data: Any) -> None:
         """Do nothing."""

@@ -87,7 +87,9 @@ class StreamRegistry:
         if log.isEnabledFor(level):
             lasted_s = self._clock() - stream.opened_at
             fields = _fields(stream) | {"lasted_s": round(lasted_s, 3), "reason": reason}
-            log.log(level, "stream %s of operation %s closed after %.1f s: %s", *fields.values(), extra=fields)
+            more = {"client": stream.outlet.client or None, "percent": stream.percent}
+            extra = fields | {name: value for name, value in more.items() if value is not None}
+            log.log(level, "stream %s of operation %s closed after %.1f s: %s", *fields.values(), extra=extra)
 
 
 def _fields(stream: Stream) -> dict[str, object]:

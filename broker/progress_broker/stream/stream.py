@@ -62,6 +62,11 @@ class Stream:
         raise NotImplementedError
 
     @property
+    def percent(self) -> float | None:
+        """The last percentage of its operation that is in memory, for log lines; None if it follows several."""
+        return None
+
+    @property
     def _expires_at(self) -> float:
         # Not stored: a float of its own would take 32 bytes of an idle stream. Both of these are shared.
         opened_at, deadline = self.opened_at, self.delivery.deadline

@@ -90,6 +90,11 @@ class Subscription(Stream):
         return self._source.operation
 
     @property
+    def percent(self) -> float | None:
+        """The last percentage of its operation that is in memory, for log lines."""
+        return self._source.percent
+
+    @property
     def has_first_frames(self) -> bool:
         """Whether it was begun with frames that have not been sent yet."""
         return bool(self._first)

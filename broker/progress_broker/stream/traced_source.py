@@ -40,6 +40,11 @@ class TracedFrameSource:
         return self._source.position
 
     @property
+    def percent(self) -> float | None:
+        """The last percentage of the operation that is in memory."""
+        return self._source.percent
+
+    @property
     def bookmark_every(self) -> int:
         """After how many events a client that wants few types is told its new position."""
         return self._source.bookmark_every

@@ -1,0 +1,55 @@
+"""What operators ask of the replicas, by requests to a server."""
+
+from typing import TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from progress_broker.replicas.presence import Replicas
+from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
+from progress_broker.settings import Settings
+from progress_client.http.connection import Answer, AsyncConnection, Query
+from progress_client.http.problems import read_answer
+
+ADMIN = "/v1/admin"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class AdminOverHttp:
+    """Asks a server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._connection = AsyncConnection(settings)
+
+    async def replicas(self) -> Replicas:
+        """Return the replicas that are present."""
+        return self._read(Replicas, await self._ask("GET", "/replicas"))
+
+    async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
+        """Return a page of the open streams of all replicas."""
+        query = _query({**wanted.model_dump(), "limit": limit, "cursor": cursor})
+        return self._read(StreamsPage, await self._ask("GET", "/streams", query))
+
+    async def kick(self, connection: str, *, for_good: bool) -> Kicked:
+        """End a stream."""
+        query = _query({"for_good": "true" if for_good else None})
+        return self._read(Kicked, await self._ask("DELETE", f"/streams/{_quoted(connection)}", query))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connection.aclose()
+
+    async def _ask(self, method: str, path: str, query: Query = ()) -> Answer:
+        return await self._connection.request(method, ADMIN + path, query=query, repeatable=True)
+
+    def _read(self, model: type[M], answer: Answer) -> M:
+        return read_answer(self._connection.url, answer.body, model.model_validate)
+
+
+def _query(values: dict[str, object]) -> Query:
+    return [(name, str(value)) for name, value in values.items() if value is not None]
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
