@@ -57,7 +57,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
                         place = source / target / name
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, place)
-    command = build.all("RUN")[0].replace("/wheels", str(wheels)).split()
+    (run,) = (it for it in build.all("RUN") if it.startswith("pip wheel"))
+    command = run.replace("/wheels", str(wheels)).split()
     built = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=source,

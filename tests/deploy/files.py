@@ -70,7 +70,18 @@ class Stage:
 
     @property
     def environment(self) -> dict[str, str]:
-        pairs = [pair for rest in self.all("ENV") for pair in shlex.split(rest)]
+        return self._pairs("ENV")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels, with the defaults of its arguments."""
+        defaults = self._pairs("ARG")
+        return {
+            key: re.sub(r"\$\{(\w+)\}", lambda it: defaults[it[1]], text) for key, text in self._pairs("LABEL").items()
+        }
+
+    def _pairs(self, name: str) -> dict[str, str]:
+        pairs = [pair for rest in self.all(name) for pair in shlex.split(rest)]
         return dict(pair.split("=", 1) for pair in pairs)
 
     @property

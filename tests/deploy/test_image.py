@@ -1,17 +1,25 @@
 """The Dockerfile makes a small image that runs the broker as nobody in particular, and the wheel has all it needs."""
 
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
+from tests.cases import case
 from tests.deploy import files
 from tests.deploy.conftest import ignored
+from tests.deploy.distributions import name_of
 from tests.deploy.proxies import Certificate
 from tests.servers import START_S, ApiReplica, wait_until
+
+PROJECT = tomllib.loads((files.ROOT / "pyproject.toml").read_text())["project"]
+LOCK = files.ROOT / "deploy" / "requirements.lock"
 
 
 def test_it_is_built_in_one_stage_and_shipped_in_another() -> None:
@@ -39,6 +47,39 @@ def test_its_commands_are_lists() -> None:
 def test_the_image_alone_does_not_open_an_unguarded_port() -> None:
     assert files.image().environment["PROGRESS_HOST"] == "0.0.0.0"
     assert "PROGRESS_INSECURE" not in files.image().environment
+
+
+def test_its_labels_say_what_it_is() -> None:
+    labels = {key.removeprefix("org.opencontainers.image."): text for key, text in files.image().labels.items()}
+    assert {name: labels[name] for name in ("title", "version", "licenses")} == {
+        "title": PROJECT["name"],
+        "version": PROJECT["version"],
+        "licenses": PROJECT["license"],
+    }
+    assert {"description", "revision", "created"} <= labels.keys()
+
+
+def test_it_has_exact_versions_whose_files_are_known() -> None:
+    lock = re.sub(r"^ *#.*\n", "", LOCK.read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    pinned: dict[str, str] = {}
+    for line in lock.splitlines():
+        requirement, *hashes = line.split(" --hash=sha256:")
+        found = Requirement(requirement.strip())
+        with case(found.name):
+            (pin,) = found.specifier
+            assert pin.operator == "=="
+            assert hashes
+            assert all(re.fullmatch("[0-9a-f]{64} *", each) for each in hashes)
+        pinned[name_of(found.name)] = pin.version
+    extras = PROJECT["optional-dependencies"]
+    for text in (*PROJECT["dependencies"], *extras["server"], *extras["cli"], *extras["http"]):
+        wanted = Requirement(text)
+        if wanted.name != PROJECT["name"]:
+            with case(text):
+                assert wanted.specifier.contains(pinned[name_of(wanted.name)]), "write it again: see its first lines"
+    (install,) = (run for run in files.stages()[0].all("RUN") if "requirements.lock" in run)
+    assert "--require-hashes" in install
+    assert not ignored("deploy/requirements.lock")
 
 
 @pytest.mark.parametrize(
