@@ -61,3 +61,12 @@ def test_the_files_of_the_reading_order_exist_and_are_short() -> None:
     assert len(order) == 10
     lines = [len((ROOT / path).read_text().splitlines()) for path in order]
     assert sum(lines) < 2_100, dict(zip(order, lines, strict=True))
+
+
+def test_each_figure_of_the_sizing_page_is_a_result() -> None:
+    sizing, results = TEXTS[ROOT / "docs" / "how-to" / "sizing.md"], (ROOT / "bench" / "results.md").read_text()
+    sections = {text.partition("`")[0].split()[0]: text for text in results.split("## `python -m bench.")[1:]}
+    figures = re.findall(r"\| \*\*(.+)\*\* \| `bench\.(\w+)` \|$", sizing, re.MULTILINE)
+    assert len(figures) == sizing.count("`bench.")
+    for figure, bench in figures:
+        assert re.search(rf"(?<![\d,.]){re.escape(figure)}(?![\d.])", sections[bench]), (figure, bench)
