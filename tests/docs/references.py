@@ -1,6 +1,6 @@
 """Reference pages made of the code: settings, commands, metrics, SDK, streams.
 
-`python -m tests.docs.references` writes them.
+`python -m tests.docs.references` writes them, and the files for Kubernetes that are copies of others.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
 from progress_server.description.asyncapi import asyncapi
 from progress_workers import Operation
+from tests.deploy.copies import COPIES
 from tests.docs.blocks import ROOT
 from tests.replica_metrics import replica_metrics
 
@@ -264,3 +265,5 @@ GENERATED: dict[str, Callable[[], str]] = {
 if __name__ == "__main__":
     for file, make in GENERATED.items():
         (FOLDER / file).write_text(make())
+    for path, copy in COPIES.items():
+        path.write_text(copy())
