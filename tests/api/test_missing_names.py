@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.api.test_operations import create, finish, publish
 from tests.api.transports.transports import TRANSPORTS, Told, whole
+from tests.cli.test_service_manager import Manager
 from tests.servers import ApiReplica, Process
 
 HTTPTOOLS = "uvicorn.protocols.http.httptools_impl"
@@ -68,7 +69,10 @@ async def test_streams_are_served_and_resumed_and_told_to_come_back(redis_url: s
     how, said = ALTERED[case]
     replica = AlteredReplica(redis_url, tmp_path / "log", drain_s=0.5)
     replica.command = [sys.executable, "-m", "tests.api.altered", json.dumps(how), "serve"]
-    with replica:
+    assert replica.env is not None
+    manager = Manager(str(tmp_path / "notify"))
+    replica.env["NOTIFY_SOCKET"] = manager.address
+    with closing(manager), replica:
         async with httpx.AsyncClient(base_url=replica.url, timeout=30) as http:
             await create(http, id="a")
             await publish(http, "a", "log", {"message": "one"})
@@ -95,6 +99,7 @@ async def test_streams_are_served_and_resumed_and_told_to_come_back(redis_url: s
             for listening in waiting:
                 assert await anext(listening) == Told("away", reason="draining")
         assert await asyncio.to_thread(replica.stop) == 0
+        assert [told.partition("\n")[0] for told in manager.has_heard()] == ["READY=1", "STOPPING=1"]
     lines = [line for line in replica.output().splitlines() if " has no " in line]
     assert len(lines) == len(said)
     for (name, meaning), line in zip(said.items(), lines, strict=True):
