@@ -6,9 +6,10 @@ from typing import Any
 
 import redis.exceptions
 
+from progress_broker.access.audit import LENGTH
 from progress_broker.settings import Settings
 from progress_broker.storage.connections import Connections
-from progress_broker.storage.keys import Keyspace
+from progress_broker.storage.keys import Keyspace, audit_keys
 
 OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:events:kept|:events:curve|:signals)?")
 INDEX = re.compile(r"\{[^}]+\}:index(:order:created|:(status|kind|owner|tag|parent|metadata):.+)?", re.DOTALL)
@@ -65,6 +66,10 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
         if key.startswith(tuple(f"{keyspace.prefix}:{name}" for name in ("replica", "ask:", "answers:"))):
             if await lasts(commands, key):
                 faults.append(f"{key} has no TTL")
+            continue
+        if key in audit_keys(keyspace.prefix):
+            if await commands.xlen(key) > LENGTH + SLACK:
+                faults.append(f"{key} is longer than the audit may be")
             continue
         if key.endswith(":expiry:policy"):
             continue

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from progress_broker.access.audit import Audit
 from progress_broker.access.fact_cache import AttributeCache
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.hub import Hub
@@ -29,6 +30,7 @@ from progress_server.context import Context
 from progress_server.description.openapi import describe
 from progress_server.http import problems
 from progress_server.http.routing import answer_heads, redirect_slashes
+from progress_server.middleware.audit import AuditMiddleware
 from progress_server.middleware.direct_routes import DirectRoutes
 from progress_server.middleware.stack import ERRORS, FULL_EDGE, Edge, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
@@ -47,13 +49,14 @@ from progress_server.routes import (
     websocket,
     workers,
 )
+from progress_server.routes.operators import audit as audit_route
 from progress_server.routes.operators import observe
 from progress_server.routes.operators import streams as open_streams
 from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
     *(streams, websocket, operations, publish, workers, history, tickets, revocations, session, health),
-    *(observe, open_streams),
+    *(observe, open_streams, audit_route),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
@@ -119,10 +122,12 @@ def create_app(
     admit = None if callback is None else callback.admit
     guard = Guard(config, authenticator or callback, admit, app_decides=app_decides)
     limiter = Limiter(config, tally, authenticated=app_decides)
+    audit = Audit(tally)
     redact_requests()
 
     async def begin(app: FastAPI, resources: AsyncExitStack) -> None:
         ours = store if store is not None else await resources.enter_async_context(await Store.reach(config))
+        await resources.enter_async_context(audit.stored_in(ours))
         await resources.enter_async_context(limiter.shared(ours))
         handlers = {} if callback is None else await resources.enter_async_context(callback.running(ours))
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
@@ -141,7 +146,7 @@ def create_app(
                 await hub.started()
         await resources.enter_async_context(Presence(ours, config, hub))
         resources.callback(delattr, app.state, "context")
-        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours), app_decides=app_decides)
+        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours), audit, app_decides=app_decides)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -154,7 +159,11 @@ def create_app(
             del app.state.starting
 
     app = App(
-        [*build_stack(config, tally, guard, limiter, callback, edge), Middleware(DirectRoutes, routes=DIRECT)],
+        [
+            *build_stack(config, tally, guard, limiter, callback, edge),
+            Middleware(DirectRoutes, routes=DIRECT),
+            Middleware(AuditMiddleware, audit=audit),
+        ],
         title="Progress broker",
         description="The progress of long-running operations, as resources and as server-sent events.",
         version="1",

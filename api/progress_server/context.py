@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
+from progress_broker.access.audit import Audit
 from progress_broker.access.fact_cache import AttributeCache
 from progress_broker.hub import Hub
 from progress_broker.model.operation import OPERATION_ID
@@ -26,6 +27,7 @@ class Context:
     hub: Hub
     metrics: CollectorRegistry
     facts: AttributeCache
+    audit: Audit
     app_decides: bool = False
     """Whether code of the app that this server is mounted in authenticates callers."""
 

@@ -45,6 +45,11 @@ COMMANDS = (
         "List the open streams of all replicas: who follows what, from where, and whether its client is slow.",
     ),
     LazyCommand(
+        "audit",
+        "seeing.audit:audit",
+        "Show who changed what, newest first: cancels, deletions, revocations, kicks, and what was created.",
+    ),
+    LazyCommand(
         "kick",
         "changing.kick:kick",
         "End streams, whichever replicas they are at. Their clients come back with new connections, unless told not"

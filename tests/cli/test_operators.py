@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from progress_cli.caller import caller
 from tests.api.proofs import AUDIENCE, SECRET, bearing, token
 from tests.cli.conftest import Shell
 from tests.servers import ApiReplica, RealRedis, wait_until
@@ -62,5 +63,8 @@ def test_replicas_and_streams_are_listed_and_a_stream_is_ended(shell: Shell, rep
         said = shell.says("kick", name)
         assert said.startswith(f"{name} of alice from 127.0.0.1 is ended, it followed a")
     assert any("kicked" in line for line in lines)
+    [entry] = json.loads(shell.says("audit", "--action", "kick", "--target", name, "-o", "json"))
+    assert entry["detail"] == "of alice at 127.0.0.1, following a"
+    assert entry["who"] == ("root" if "PROGRESS_URL" in shell.env else caller())
     assert f"there is no stream {name}" in shell.fails(4, "kick", name)
     assert "is not the name of a connection" in shell.fails(2, "kick", "alice")

@@ -26,6 +26,7 @@ CALLS = {
     "/v1/admin/replicas": {"get"},
     "/v1/admin/streams": {"get"},
     "/v1/admin/streams/{connection}": {"delete"},
+    "/v1/audit": {"get"},
     "/v1/session": {"get", "post", "delete"},
     "/v1/stream": {"get"},
     "/v1/workers/create": {"post"},

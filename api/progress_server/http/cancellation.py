@@ -10,3 +10,7 @@ class CancelRequest(NewCancel):
 
     by: Label | None = Field(None, description="Who requests the cancel. Ignored if the caller is authenticated.")
     force: StrictBool = Field(False, description="End the operation now. Later updates from its worker are rejected.")
+
+    def described(self) -> str:
+        """Return whether it is by force, and why, for the audit."""
+        return ": ".join(filter(None, ("by force" if self.force else "", self.reason)))

@@ -156,6 +156,9 @@ class ReplicaCollector(Collector):
         yield _counters(
             "http_requests_rejected", "Requests rejected, including streams, by error code.", "reason", problems
         )
+        yield _counter(
+            "audit_entries_lost", "Entries of the audit that Redis did not store; the log has them.", tally.audit_lost
+        )
         yield _counters(
             "published_events",
             "Events published over HTTP, by outcome: stored, or an error code.",

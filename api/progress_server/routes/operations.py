@@ -31,6 +31,7 @@ from progress_server.http.bodies import read_model
 from progress_server.http.cancellation import CancelRequest
 from progress_server.http.openapi import rejections
 from progress_server.http.query_names import CheckedRoute
+from progress_server.middleware.audit import note
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
 
@@ -64,7 +65,9 @@ def _body_of(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
 async def create(request: Request, context: InContext) -> Response:
     """Create an operation. Repeating the call with the same id and the same body succeeds and changes nothing."""
     new = await read_model(request, NewOperation, required=False)
+    note(request.scope, new.id or "")
     operation, made = await context.store.create(await require_creation(request, context, new))
+    note(request.scope, operation.id, "" if made else "it existed already")
     if not made and not principal_of(request).grants.allows(Action.READ, attributes_of(operation)):
         raise OperationExists(f"operation {operation.id} already exists")  # the caller may not read its state
     location = f"{_public_url(request, context)}{router.prefix}/{operation.id}"
@@ -179,6 +182,7 @@ def _tag(now: Operation) -> str:
 @router.delete("/{id}", status_code=204, responses=rejections("operation-running"))
 async def delete(operation: Id, request: Request, context: InContext, force: bool = False) -> Response:
     """Delete an operation that has ended; with `force`, any operation. Its id then returns `gone` for a while."""
+    note(request.scope, operation, "by force" if force else "")
     await require_permission(request, context, Action.ADMIN, operation)
     await context.store.delete(operation, force=force)
     return Response(status_code=204)
@@ -198,6 +202,7 @@ async def cancel(operation: Id, request: Request, context: InContext) -> Respons
     """
     await require_permission(request, context, Action.CANCEL, operation)
     request_body = await read_model(request, CancelRequest, required=False)
+    note(request.scope, operation, request_body.described())
     by = principal_of(request).name or request_body.by
     now, changed = await context.store.cancel(operation, reason=request_body.reason, by=by, force=request_body.force)
     return answer(now, 202 if changed or not now.done else 200)
@@ -214,5 +219,6 @@ async def signal(operation: Id, request: Request, context: InContext) -> Respons
     """Send a signal, such as `pause`, to the worker of an operation. The worker decides how to react."""
     await require_permission(request, context, Action.CANCEL, operation)
     sent = await read_model(request, NewSignal)
+    note(request.scope, operation, sent.type)
     await context.store.signal(operation, sent, by=principal_of(request).name or None)
     return Response(status_code=202)

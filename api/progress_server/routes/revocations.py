@@ -17,6 +17,7 @@ from progress_server.http.answers import answer
 from progress_server.http.bodies import read_model
 from progress_server.http.openapi import Responses, rejections
 from progress_server.http.query_names import CheckedRoute
+from progress_server.middleware.audit import note
 
 router = APIRouter(prefix="/v1/revocations", tags=["revocations"], route_class=CheckedRoute)
 
@@ -77,12 +78,14 @@ async def revoke(request: Request, context: InContext) -> Response:
     """Revoke a principal or a token for a time. Its streams are closed on all replicas within seconds."""
     require_permission_everywhere(request, Action.ADMIN)
     new = await read_model(request, NewRevocation)
+    note(request.scope, f"{new.claim}:{new.value}", f"for {new.for_s:g} s")
     return answer(_described(await revoke_claim(context.store, new.claim, new.value, new.for_s)), 201)
 
 
 @router.delete("", status_code=204, responses=_NONE)
 async def restore(request: Request, context: InContext, claim: Claim, value: Label) -> Response:
     """Withdraw a revocation. The principal or token is accepted again on all replicas within seconds."""
+    note(request.scope, f"{claim}:{value}")
     require_permission_everywhere(request, Action.ADMIN)
     if not await restore_claim(context.store, claim, value):
         raise NotFound(

@@ -32,6 +32,7 @@ from progress_server.http.bodies import read_body
 from progress_server.http.openapi import rejections
 from progress_server.http.paths import WORKER_SIGNALS
 from progress_server.http.query_names import CheckedRoute
+from progress_server.middleware.audit import note
 from progress_server.routes.publish import STORED
 from progress_server.routes.worker_bodies import (
     Signals,
@@ -88,6 +89,7 @@ async def create_for_worker(request: Request, context: InContext) -> Response:
     value.pop("notify", None)
     new = await require_creation(request, context, validated(NewOperation, value))
     operation = new.id or secrets.token_hex(10)
+    note(request.scope, operation)
     created = await context.store.create_for_worker(operation, new, traceparent, notify=notify)
     return answer(wire.write_created(operation, created), 201 if created.new else 200)
 

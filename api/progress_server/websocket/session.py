@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket
 
+from progress_broker.access.audit import AuditEntry
 from progress_broker.errors import BrokerError, Ended, InvalidInput, TooLarge
 from progress_broker.model.grants import Action
 from progress_broker.stream.delivery import Start
@@ -129,9 +130,16 @@ class Session:
             )
 
     async def _cancel(self, request: CancelMessage, operation: str) -> None:
-        await require_permission(self._websocket, self._context, Action.CANCEL, operation)
-        by = principal_of(self._websocket).name or request.by
-        now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
+        who = principal_of(self._websocket).name
+        entry = AuditEntry(who, "ws", "cancel", operation, address=self._socket.client, detail=request.described())
+        try:
+            await require_permission(self._websocket, self._context, Action.CANCEL, operation)
+            by = who or request.by
+            now, _ = await self._context.store.cancel(operation, reason=request.reason, by=by, force=request.force)
+        except BrokerError as error:
+            await self._context.audit.record(entry._replace(result=error.code))
+            raise
+        await self._context.audit.record(entry)
         self._socket.send_text(message("cancelled", operation=operation, status=now.status, ref=request.ref))
 
     def _reject(self, error: BrokerError, operation: str | None = None, ref: Ref = None) -> None:

@@ -84,6 +84,11 @@ class Kicked(BaseModel):
     returns: bool
     """Whether its client was asked to come back: it does so with a new connection."""
 
+    def described(self) -> str:
+        """Return whose it was, and what its client was told, for the audit."""
+        whose = f"of {self.principal} " if self.principal else ""
+        return f"{whose}at {self.address}, following {self.operation}{'' if self.returns else ', for good'}"
+
 
 class Carrier(Connection, Protocol):
     """A connection that carries several subscriptions: a WebSocket."""

@@ -97,4 +97,5 @@ class Tally:
     slowed: Counter[str] = field(default_factory=Counter)
     caught_up: int = 0
     conflated: int = 0
+    audit_lost: int = 0
     latency_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))

@@ -64,6 +64,11 @@ def answers_key(prefix: str, id: str) -> str:
     return f"{prefix}:answers:{id}"
 
 
+def audit_keys(prefix: str) -> tuple[str, str]:
+    """Return the keys of the audit: what was changed, and which operations were created."""
+    return f"{prefix}:audit", f"{prefix}:audit:creates"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKeys:
     """The keys that the operations of a lane share."""

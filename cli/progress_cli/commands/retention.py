@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from progress_broker.access.audit import AuditEntry, record_once
 from progress_broker.operations import retention as kept
 from progress_broker.operations.store import Store
 from progress_broker.runtime.durations import seconds, shown
 from progress_broker.settings import Settings
 from progress_cli import connect
+from progress_cli.caller import caller
 from progress_cli.options import CLIENT, with_settings
 
 
@@ -37,6 +39,8 @@ async def _run(settings: Settings, ended_s: float | None, idle_s: float | None) 
         if ended_s is not None or idle_s is not None:
             new = replace(new, ended_s=ended_s or new.ended_s, idle_s=idle_s or new.idle_s)
             await _change(store, new)
+            detail = f"ended {shown(new.ended_s)}, idle {shown(new.idle_s)}"
+            await record_once(store, AuditEntry(caller(), "redis", "retention", "", detail=detail))
     typer.echo(
         f"Ended operations are kept for {shown(new.ended_s)}, operations without events for {shown(new.idle_s)}."
     )

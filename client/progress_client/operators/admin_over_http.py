@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
@@ -35,6 +36,12 @@ class AdminOverHttp:
         """End a stream."""
         query = _query({"for_good": "true" if for_good else None})
         return self._read(Kicked, await self._ask("DELETE", f"/streams/{_quoted(connection)}", query))
+
+    async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
+        """Return a page of who changed what, newest first."""
+        values = wanted.model_dump(exclude={"since_ms"}) | {"since": wanted.since_ms, "limit": limit, "cursor": cursor}
+        answer = await self._connection.request("GET", "/v1/audit", query=_query(values), repeatable=True)
+        return self._read(AuditPage, answer)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, read_audit, record_once
 from progress_broker.operations.store import Store
 from progress_broker.replicas import streams
 from progress_broker.replicas.presence import Replicas, list_replicas
@@ -30,8 +31,17 @@ class AdminOverRedis:
 
     async def kick(self, connection: str, *, for_good: bool) -> Kicked:
         """End a stream."""
-        return await streams.kick(self._store, connection, for_good=for_good)
+        kicked = await streams.kick(self._store, connection, for_good=for_good)
+        await self._record("kick", connection, kicked.described())
+        return kicked
+
+    async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
+        """Return a page of who changed what, newest first."""
+        return await read_audit(self._store, wanted, limit=limit, cursor=cursor)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._store.close()
+
+    async def _record(self, action: str, target: str, detail: str = "") -> None:
+        await record_once(self._store, AuditEntry(self._by, "redis", action, target, detail=detail))

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 
@@ -17,6 +18,9 @@ class Administration(Protocol):
 
     async def kick(self, connection: str, *, for_good: bool) -> Kicked:
         """End a stream."""
+
+    async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
+        """Return a page of who changed what, newest first."""
 
     async def close(self) -> None:
         """Close the connections."""

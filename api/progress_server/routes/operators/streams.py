@@ -13,6 +13,7 @@ from progress_server.context import InContext
 from progress_server.http.answers import answer
 from progress_server.http.openapi import Responses, rejections
 from progress_server.http.query_names import CheckedRoute
+from progress_server.middleware.audit import note
 
 router = APIRouter(prefix="/v1/admin/streams", tags=["operators"], route_class=CheckedRoute)
 
@@ -54,4 +55,6 @@ async def kick(
     a caller out, revoke its credentials. If the stream's replica does not answer within two seconds, the status is 503.
     """
     require_permission_everywhere(request, Action.ADMIN)
-    return answer(await open_streams.kick(context.store, connection, for_good=for_good))
+    kicked = await open_streams.kick(context.store, connection, for_good=for_good)
+    note(request.scope, connection, kicked.described())
+    return answer(kicked)

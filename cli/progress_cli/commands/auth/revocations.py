@@ -8,12 +8,14 @@ from typing import Annotated
 import orjson
 import typer
 
+from progress_broker.access.audit import AuditEntry, record_once
 from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.operations.store import Store
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
 from progress_cli import connect
+from progress_cli.caller import caller
 from progress_cli.operation_options import AsJson
 from progress_cli.options import CLIENT, with_settings
 
@@ -44,6 +46,7 @@ def revoke(
     async def run() -> None:
         async with await Store.open(connect.locate(settings)) as store:
             await revoke_claim(store, claim, value, for_s)
+            await _record(store, "revoke", claim, value, f"for {last}")
 
     asyncio.run(run())
     typer.echo(f"{claim} {value!r} is revoked for {last}")
@@ -56,7 +59,9 @@ def restore(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
 
     async def run() -> bool:
         async with await Store.open(connect.locate(settings)) as store:
-            return await restore_claim(store, claim, value)
+            found = await restore_claim(store, claim, value)
+            await _record(store, "restore", claim, value)
+            return found
 
     if not asyncio.run(run()):
         raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker auth list` shows what is")
@@ -73,6 +78,10 @@ def show_revoked(settings: Settings, as_json: AsJson = False) -> None:
                 _print(denial, as_json=as_json)
 
     asyncio.run(run())
+
+
+async def _record(store: Store, action: str, claim: Claim, value: str, detail: str = "") -> None:
+    await record_once(store, AuditEntry(caller(), "redis", action, f"{claim}:{value}", detail=detail))
 
 
 async def _all(store: Store) -> AsyncIterator[RevokedClaim]:
