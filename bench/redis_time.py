@@ -26,6 +26,9 @@ from progress_broker.queries.page import find_page
 from progress_broker.queries.scan import walk_call
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND
+from progress_broker.transfer.files.operation_line import portable
+from progress_broker.transfer.redis.source import read_one
+from progress_broker.transfer.redis.staging import Staging
 from progress_server.routes.publish import AT_ONCE, AT_ONCE_BYTES, MAX_BATCH
 
 MOST_MS = 10.0
@@ -344,6 +347,30 @@ async def _set_retention(largest: Largest) -> Callable[[], Awaitable[Any]]:
 @case("probe")
 async def _probe(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: largest.store.probe(LANE, "~probe-1", b"1")
+
+
+@case("stage: 100 events")
+async def _stage(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(2_600, 100)
+    copy = await read_one(largest.store, id)
+    events = [event async for part in copy.events() for event in part][:100]
+
+    async def stage() -> None:
+        staging = Staging(largest.store, id, 0)
+        await staging.add(events)
+        await staging.sent()
+
+    return stage
+
+
+@case("adopt: all indexes, in place of another")
+async def _adopt(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await _with_older_events(largest, 300)
+    copy = await read_one(largest.store, id)
+    staging = Staging(largest.store, id, int(copy.operation.fields[b"archived"]))
+    async for part in copy.events():
+        await staging.add(part)
+    return lambda: staging.adopt(portable(copy.operation.fields), replace=True)
 
 
 @case("listing: 500 of large progress (all its commands)")

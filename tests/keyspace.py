@@ -12,6 +12,7 @@ from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, audit_keys
 
 OPERATION = re.compile(r"\{[^}]+\}:op:[^:]+(:events|:events:kept|:events:curve|:signals)?")
+STAGING = re.compile(r"\{[^}]+\}:import:[^:]+(:events|:events:kept|:events:curve)?")
 INDEX = re.compile(r"\{[^}]+\}:index(:order:created|:(status|kind|owner|tag|parent|metadata):.+)?", re.DOTALL)
 CALLER = re.compile(r"\{[^}]+:caller:[0-9a-f]{24}\}:(streams|requests|sent)")
 SLACK = 110  # MAXLEN ~ keeps up to a node more
@@ -82,7 +83,7 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
         elif key in feeds:
             if await commands.xlen(key) > settings.feed_length + SLACK:
                 faults.append(f"{key} is longer than feed_length")
-        elif key.startswith(f"{keyspace.prefix}:newest:"):
+        elif key.startswith(f"{keyspace.prefix}:newest:") or STAGING.fullmatch(key):
             if await lasts(commands, key):
                 faults.append(f"{key} has no TTL")
         elif OPERATION.fullmatch(key):

@@ -65,6 +65,11 @@ COMMANDS = (
         "moving.export:export",
         "Write operations, with all that is kept of their events, to a file or to standard output.",
     ),
+    LazyCommand(
+        "import",
+        "moving.import_:import_",
+        "Store the operations of an export, each whole or not at all, with their ids, positions and times.",
+    ),
     LazyCommand("script", "script:script", "Print a Lua script, for a worker in another language to load into Redis."),
     LazyCommand(
         "run",

@@ -19,6 +19,8 @@ MOST = {
     "lapsed": 250,
     "listing": 1_200,
     "publish": 1_300,
+    "stage": 110,
+    "adopt": 120,
 }
 ALL_OR_NONE = 5_000
 

@@ -2,11 +2,15 @@
 
 import gzip
 import json
+import random
+import subprocess
 from typing import Any
 
+import redis
 import zstandard
 
 from tests.cli.conftest import Shell
+from tests.servers import wait_until
 
 
 def lines_of(text: bytes | str) -> list[Any]:
@@ -36,3 +40,89 @@ def test_export_writes_a_file_or_prints_it(shell: Shell) -> None:
     assert "there is no operation nobody; the export has the others" in done.stderr
     assert lines_of((shell.folder / "some").read_bytes())[-1]["operations"] == 1
     assert "can't be written" in shell.fails(2, "export", "./nowhere/x")
+
+
+def test_import_stores_what_export_wrote_and_tells_what_came_of_it(shell: Shell) -> None:
+    for id in ("a", "b", "open"):
+        shell.says("publish", id, "--create", "--kind", "import", "--type", "progress", "--data", "{}")
+        if id != "open":
+            shell.says("publish", id, "--type", "end", "--data", '{"status": "succeeded"}')
+    shell.run("export", "all.ndjson.zst")
+    shell.run("export", "a", "b", "ended.ndjson")
+    before = shell.lines("show", "a")
+    flush(shell)
+    done = shell.run("import", "all.ndjson.zst", "--dry-run")
+    assert done.returncode == 2
+    assert "3 operations: " in done.stderr
+    assert "2 stored" in done.stderr
+    assert shell.lines("ls") == []
+    done = shell.run("import", "all.ndjson.zst")
+    assert (done.returncode, done.stdout.split()[:5]) == (2, ["ID", "RESULT", "WHY", "open", "refused"])
+    done = shell.run("import", "ended.ndjson", "-o", "jsonl")
+    assert done.returncode == 0
+    assert sorted((line["id"], line["result"]) for line in lines_of(done.stdout)) == [
+        ("a", "skipped"),
+        ("b", "skipped"),
+    ]
+    [after] = shell.lines("show", "a")
+    assert after | {"expires_at": 0} == before[0] | {"expires_at": 0}
+    text = (shell.folder / "ended.ndjson").read_bytes()
+    done = shell.run("import", "-", "--on-conflict", "suffix=-2", stdin=text)
+    assert (done.returncode, done.stdout) == (0, "ID  RESULT  WHY\n")
+    assert done.stderr == "progress-broker: 2 operations: 2 stored\n"
+    assert {line["id"] for line in shell.lines("ls")} == {"a", "b", "a-2", "b-2"}
+
+
+def test_import_of_a_file_that_is_cut_short_changes_nothing_unless_partial(shell: Shell) -> None:
+    for id in ("a", "b"):
+        shell.says("publish", id, "--create", "--type", "end", "--data", '{"status": "succeeded"}')
+    shell.run("export", "all.ndjson")
+    text = (shell.folder / "all.ndjson").read_bytes()
+    cut = text[: text.rindex(b'{"k":"end"')]
+    (shell.folder / "cut.ndjson").write_bytes(cut)
+    flush(shell)
+    assert "was cut short" in shell.fails(2, "import", "cut.ndjson")
+    assert shell.lines("ls") == []
+    done = shell.run("import", "cut.ndjson", "--partial")
+    assert done.returncode == 2
+    assert "was cut short" in done.stderr
+    assert len(shell.lines("ls")) == 1
+    done = shell.run("import", "-", stdin=cut)
+    assert done.returncode == 2
+    assert "1 operation: 1 skipped before the error" in done.stderr
+    assert "is no export" in shell.fails(2, "import", "-", stdin=b"hello\n")
+    assert "can't be read" in shell.fails(2, "import", "nowhere")
+    assert "expected fail, skip" in shell.fails(2, "import", "all.ndjson", "--on-conflict", "suffix=")
+
+
+def flush(shell: Shell) -> None:
+    with redis.Redis.from_url(shell.env["PROGRESS_REDIS_URL"]) as client:
+        client.flushall()
+
+
+def test_an_import_that_is_killed_leaves_operations_whole_or_absent(shell: Shell) -> None:
+    """And what it leaves otherwise goes by itself; the same import may be repeated."""
+    lines = [f'{{"type": "log", "data": {{"message": "{"x" * 200} {n}"}}}}' for n in range(900)]
+    for id in ("a", "b", "c"):
+        shell.says("publish", id, "-", "--create", stdin="\n".join(lines).encode())
+        shell.says("publish", id, "--type", "end", "--data", '{"status": "succeeded"}')
+    text = shell.run("export").stdout.encode()
+    whole = {line["id"]: line["sha256"] for line in lines_of(text) if line.get("k") == "end"}
+    chosen = random.Random(8)
+    for _ in range(6):
+        flush(shell)
+        with shell.open("import", "-", stdin=subprocess.PIPE) as command:
+            pipe = command.stdin
+            assert pipe is not None
+            pipe.write(text[: chosen.randrange(len(text))])
+            pipe.flush()
+            with redis.Redis.from_url(shell.env["PROGRESS_REDIS_URL"]) as client:
+                wait_until(lambda client=client: client.keys("*:import:*") or client.keys("*:op:*"), "it has begun")
+            command.kill()
+        found = lines_of(shell.says("export"))
+        assert {line["id"]: line["sha256"] for line in found if line.get("k") == "end"}.items() <= whole.items()
+        with redis.Redis.from_url(shell.env["PROGRESS_REDIS_URL"]) as client:
+            assert all(client.pttl(key) > 0 for key in client.keys("*:import:*"))
+            client.delete(*client.keys("*:import:*"), "nothing")  # ten minutes later
+    shell.run("import", "-", stdin=text)
+    assert {line["id"]: line["sha256"] for line in lines_of(shell.says("export")) if line.get("k") == "end"} == whole

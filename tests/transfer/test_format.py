@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from progress_broker.transfer.files.reader import MOST_BYTES, DamagedExport, ExportReader, Part
@@ -88,6 +88,7 @@ def events_of(read: list[Part]) -> list[ExportedEvent]:
     return [event for part in read if isinstance(part, list) for event in part]
 
 
+@settings(max_examples=60)
 @given(st.lists(operations(), max_size=2), st.integers(1, 200))
 def test_what_is_written_is_read_whatever_it_is_made_of(
     all: list[tuple[ExportedOperation, list[ExportedEvent]]], size: int
@@ -158,14 +159,9 @@ def test_a_file_that_was_cut_anywhere_is_told_apart_from_a_whole_one() -> None:
 
 def test_a_byte_that_was_changed_anywhere_is_noticed() -> None:
     for at in range(FILE.index(b"\n") + 1, len(FILE)):
-        for byte in (FILE[at] ^ 1, ord("9")):
-            changed = FILE[:at] + bytes([byte]) + FILE[at + 1 :]
-            if changed != FILE:
-                try:
-                    found = read(changed)
-                except DamagedExport:
-                    continue
-                pytest.fail(f"{changed[at - 20 : at + 20]!r} passed as {found}")
+        changed = FILE[:at] + bytes([FILE[at] ^ 1]) + FILE[at + 1 :]
+        with pytest.raises(DamagedExport):
+            print(read(changed))
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,9 @@ from progress_broker.transfer.files.exporting import export_lines
 from progress_broker.transfer.files.reader import ExportReader
 from progress_broker.transfer.format import ExportedEvent, ExportedOperation
 from progress_broker.transfer.redis.source import RedisSource, read_one
+from tests.transfer.exports import ALL, export, parts_of
 
 END = NewEvent("end", b'{"status":"succeeded"}', "succeeded")
-
-
-ALL = Filters()
-
-
-async def exported(store: Store, filters: Filters = ALL) -> list[Any]:
-    text = b"".join([lines async for lines in export_lines(RedisSource(store, filters))])
-    reader = ExportReader()
-    return [*reader.feed(text), *reader.close()]
 
 
 def by_operation(parts: list[Any]) -> dict[str, tuple[ExportedOperation, list[ExportedEvent]]]:
@@ -62,7 +54,7 @@ async def test_all_that_is_kept_is_exported_in_the_order_of_its_numbers(store: S
     await store.publish("long", [encode("metadata", {"customer": 43}, store.settings)])
     await store.signal("long", NewSignal(type="pause"))
     await store.publish("long", [END])
-    found = by_operation(await exported(store))
+    found = by_operation(parts_of(await export(store)))
     assert found.keys() == {"long", "part"}
     operation, events = found["long"]
     kept = await event_log.kept(store, "long", 10_000)
@@ -85,10 +77,10 @@ async def test_all_that_is_kept_is_exported_in_the_order_of_its_numbers(store: S
 async def test_filters_choose_and_the_head_tells_them(store: Store) -> None:
     for n in range(30):
         await store.create(NewOperation(id=f"a{n}", kind="import" if n % 3 else "job"))
-    parts = await exported(store, Filters(kinds=("import",)))
+    parts = parts_of(await export(store, Filters(kinds=("import",))))
     assert parts[0].query == {"kind": ["import"]}
     assert by_operation(parts).keys() == {f"a{n}" for n in range(30) if n % 3}
-    assert by_operation(await exported(store, Filters(ids=("a1", "nobody")))).keys() == {"a1"}
+    assert by_operation(parts_of(await export(store, Filters(ids=("a1", "nobody"))))).keys() == {"a1"}
     with pytest.raises(NotFound):
         await read_one(store, "nobody")
 
@@ -123,7 +115,7 @@ async def test_an_operation_that_is_deleted_meanwhile_is_left_out(store: Store) 
     with pytest.raises(Gone):
         async for _ in events:
             pass
-    assert by_operation(await exported(store)).keys() == {"b"}
+    assert by_operation(parts_of(await export(store))).keys() == {"b"}
 
 
 async def test_one_that_is_deleted_in_the_middle_of_an_export_is_taken_back(store: Store) -> None:

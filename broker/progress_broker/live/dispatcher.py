@@ -7,7 +7,7 @@ from typing import Protocol
 from progress_broker.live.channel import Channel
 from progress_broker.live.channels import Channels
 from progress_broker.live.families import Families
-from progress_broker.model.event import GONE, Event, age_s
+from progress_broker.model.event import GONE, IMPORTED, Event, age_s
 from progress_broker.runtime import tracing
 from progress_broker.runtime.tally import Tally
 
@@ -40,8 +40,7 @@ class Dispatcher:
         if self._families:  # before a parent's `end`, so that its last frame has the final state of its children
             self._families.dispatch(events)
         self._bundles.dispatch(events)
-        if events:
-            self.lag_s = age_s(events[-1])
+        self.lag_s = age_s(events[-1]) if events else self.lag_s
         now, deliveries, sampled = self._clock(), 0, False
         new_events, gone = self._by_channel(events)
         for channel, deleted_at in gone.items():  # before the events of a new operation with the same id
@@ -65,8 +64,7 @@ class Dispatcher:
                 await asyncio.sleep(0)
 
     def _by_channel(self, events: Sequence[Event]) -> tuple[dict[Channel, list[Event]], dict[Channel, bytes]]:
-        """Return events grouped by channel, so that they can be sent in one write; and the channels of deleted
-        operations, with the position of the deletion."""
+        """Return events by channel, for one write each; and the channels of deleted operations, with its position."""
         new_events: dict[Channel, list[Event]] = {}
         gone: dict[Channel, bytes] = {}
         for event in events:
@@ -82,4 +80,6 @@ class Dispatcher:
                     new_events[channel] = [event]
             elif event.type == GONE:
                 gone[channel] = event.position
+            elif event.type == IMPORTED:
+                channel.reload()
         return new_events, gone

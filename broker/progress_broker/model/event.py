@@ -16,6 +16,8 @@ GONE = b"gone"
 """An internal event without a number: the operation was deleted."""
 CREATED = b"created"
 """Another internal event: an operation was created. Its data lists the operation's indexes, one per line."""
+IMPORTED = b"imported"
+"""Another internal event: an operation was imported, perhaps in place of another one. Only its log has its events."""
 SIGNAL = b"signal"
 """Another internal event: a signal was sent to an operation's worker."""
 

@@ -121,6 +121,19 @@ class OperationKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class StagingKeys:
+    """The keys of an operation that is being imported. They lie in its lane, and each has a TTL."""
+
+    name: str
+    log: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them, as scripts take them: the import's name, the log, the older events."""
+        return (self.name, self.log, f"{self.log}:kept", f"{self.log}:curve")
+
+
+@dataclass(frozen=True, slots=True)
 class CallerKeys:
     """The keys by which replicas share one caller's limits."""
 
@@ -154,6 +167,12 @@ class Keyspace:
         lane = self.lane(number)
         snapshot = lane.operations + operation
         return OperationKeys(snapshot, f"{snapshot}:events", f"{snapshot}:signals", lane)
+
+    def staging(self, operation: str) -> StagingKeys:
+        """Return the keys under which an operation is stored until it is whole."""
+        lane = self.lane(self.lane_of(operation))
+        name = f"{lane.operations.removesuffix('op:')}import:{operation}"
+        return StagingKeys(name, f"{name}:events")
 
     def caller(self, who: str) -> CallerKeys:
         """Return the keys of a caller. They contain a hash of its name, which may be any text or personal data."""

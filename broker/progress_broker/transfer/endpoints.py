@@ -40,10 +40,11 @@ class OperationSource(Protocol):
 class OperationTarget(Protocol):
     """Where operations go to."""
 
-    async def store(self, copy: OperationCopy, options: "ImportOptions") -> "Outcome":
-        """Store an operation whole, or not at all; return what came of it.
+    def store(self, source: OperationSource, options: "ImportOptions") -> "AsyncGenerator[Outcome]":
+        """Store each operation whole, or not at all; yield what came of it.
 
-        Raises `StorageUnavailable` or `StorageFull`; then nothing of it can be seen, and it may be stored again.
+        Raises what the source raises, and `StorageUnavailable` or `StorageFull`. Then nothing can be seen of the
+        operation after the last outcome, and the same may be stored again.
         """
 
 
@@ -56,14 +57,12 @@ class Positions(StrEnum):
     """Those of a new operation, as if its events were published now."""
 
 
-class Conflict(StrEnum):
+class OnConflict(StrEnum):
     """What happens to an operation whose id the target has with other contents."""
 
     FAIL = "fail"
     SKIP = "skip"
     REPLACE = "replace"
-    SUFFIX = "suffix"
-    """It gets another id, with a suffix."""
 
 
 class Unfinished(StrEnum):
@@ -81,9 +80,9 @@ class ImportOptions:
     """How operations are stored."""
 
     positions: Positions = Positions.KEEP
-    on_conflict: Conflict = Conflict.FAIL
+    on_conflict: OnConflict = OnConflict.FAIL
     suffix: str = ""
-    """With `Conflict.SUFFIX`: what is put behind an id, and behind the parents of children in the same source."""
+    """What is put behind the id of each operation, and of its parent: so it is stored beside another one."""
     unfinished: Unfinished = Unfinished.REFUSE
     dry_run: bool = False
     """Only say what would come of each operation."""

@@ -66,20 +66,21 @@ class Printer(Generic[T]):
     """
 
     def __init__(self, shape: Shape[T], format: Format, write: Callable[[str], None] = typer.echo) -> None:
-        self._shape, self._format, self._write = shape, format, write
+        self.format = format
+        self._shape, self._write = shape, write
         self._kept: list[T] = []
         self._count = 0
         if format is Format.YAML:
             require("cli", "-o yaml")
 
     def __enter__(self) -> Self:
-        if self._format is Format.CSV:
+        if self.format is Format.CSV:
             self._write(_csv_line([column.title.lower() for column in self._shape.columns]))
         return self
 
     def add(self, thing: T) -> None:
         """Print one of the things, or keep it for the end if the format needs all of them."""
-        match self._format:
+        match self.format:
             case Format.JSONL:
                 self._write(_json(self._shape.to_json(thing)))
             case Format.JSON:
@@ -97,7 +98,7 @@ class Printer(Generic[T]):
     ) -> None:
         if kind is not None:
             return
-        match self._format:
+        match self.format:
             case Format.JSON:
                 self._write("]" if self._count else "[]")
             case Format.YAML:
@@ -106,7 +107,7 @@ class Printer(Generic[T]):
                 self._print_table()
 
     def _print_table(self) -> None:
-        columns = [it for it in self._shape.columns if self._format is Format.WIDE or not it.wide]
+        columns = [it for it in self._shape.columns if self.format is Format.WIDE or not it.wide]
         rows = [[column.shown(column.value(thing)) for column in columns] for thing in self._kept]
         titles = [column.title for column in columns]
         if self._write is typer.echo and sys.stdout.isatty():

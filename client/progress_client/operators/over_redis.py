@@ -7,8 +7,8 @@ from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import Page, find_page
 from progress_broker.settings import Settings
-from progress_broker.transfer.endpoints import OperationTarget
 from progress_broker.transfer.redis.source import RedisSource
+from progress_broker.transfer.redis.target import RedisTarget
 
 
 class OverRedis:
@@ -34,9 +34,9 @@ class OverRedis:
         """Return the operations that match."""
         return RedisSource(self._store, filters)
 
-    def target(self) -> OperationTarget:
+    def target(self) -> RedisTarget:
         """Return where operations are stored."""
-        raise NotImplementedError
+        return RedisTarget(self._store)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -4,8 +4,8 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any, Protocol
 
-from progress_broker.errors import InvalidInput
 from progress_broker.extras import require
+from progress_broker.transfer.files.reader import DamagedExport
 
 GZIP_NAMES, ZSTANDARD_NAMES = (".gz",), (".zst",)
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -47,7 +47,7 @@ def compressor_for(name: str) -> Compressor:
 
 
 async def decompressed(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-    """Yield the chunks of a file as they are without compression; raise `InvalidInput` if that fails."""
+    """Yield the chunks of a file as they are without compression; raise `DamagedExport` if that fails."""
     begin, decompress = b"", None
     async for chunk in chunks:
         if decompress is None:
@@ -65,7 +65,7 @@ def _parts(decompress: Any, chunk: bytes) -> list[bytes]:
     try:
         return [part for part in decompress(chunk) if part]
     except Exception as error:  # each library has its own
-        raise InvalidInput(f"the file can't be decompressed: {error}") from None
+        raise DamagedExport(f"the file can't be decompressed: {error}") from None
 
 
 def _decompressor(begin: bytes) -> Any:

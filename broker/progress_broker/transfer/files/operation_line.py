@@ -52,6 +52,12 @@ _LIMITS: Final = (b"history_length", b"feed_length", b"lease_ms", b"retention_as
 _PRODUCER: Final = b"producer:"
 
 
+def portable(fields: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a hash that an export has: those that do not belong to the server."""
+    others = (*_MEMBERS, *_LIMITS, b"n", b"position")
+    return {name: value for name, value in fields.items() if name in others or name.startswith(_PRODUCER)}
+
+
 def write_operation(operation: ExportedOperation) -> bytes:
     """Return an operation's line, with its line feed."""
     fields = operation.fields

@@ -6,15 +6,16 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from progress_broker.errors import Gone, NotFound
+from progress_broker.errors import Gone, NotFound, StorageUnavailable
 from progress_broker.model.operation import TERMINAL, is_id
 from progress_broker.model.position import is_canonical, order
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.queries.fields import write_filters
 from progress_broker.queries.filters import Filters
-from progress_broker.queries.page import find_page
+from progress_broker.queries.walk import walk
 from progress_broker.storage.foreign import readable
+from progress_broker.storage.lanes import shown as lanes_shown
 from progress_broker.storage.scripts import SCHEMA
 from progress_broker.transfer.ahead import read_ahead
 from progress_broker.transfer.format import ExportedEvent, ExportedOperation, ExportHead
@@ -28,7 +29,6 @@ _LEAST, _MOST, _BYTES = 10, 500, 512 * 1024
 _POINTS = 500
 """More points than a curve has."""
 _ATTEMPTS = 3
-_PAGE = 200
 _DIGITS = 15
 _SCHEMA = str(SCHEMA).encode()
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
@@ -56,7 +56,7 @@ class RedisSource:
         return head_of(await self._store.now(), self._store.keyspace.prefix, self._filters)
 
     async def operations(self) -> "AsyncGenerator[RedisCopy]":
-        """Yield the operations that match, each with a part of its events already read."""
+        """Yield the operations that match, lane by lane in the order of their creation."""
         async with aclosing(read_ahead(self._groups())) as groups:
             async for group in groups:
                 for copy in group:
@@ -70,14 +70,12 @@ class RedisSource:
 
 
 async def _ids(store: Store, filters: Filters) -> AsyncGenerator[Sequence[str]]:
-    """Yield the ids of what matches."""
-    cursor: str | None = None
-    while True:
-        page = await find_page(store, filters, limit=_PAGE, cursor=cursor)
-        yield [operation.id for operation in page.operations]
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    """Yield the ids of what matches; raise `StorageUnavailable` at the end if lanes could not be reached."""
+    async for part in walk(store, filters):
+        yield [operation.id for operation in part.operations]
+        away = part.lanes_away
+    if away:
+        raise StorageUnavailable(f"operations are missing: {lanes_shown(away)} can't be reached now")
 
 
 class _First(NamedTuple):

@@ -11,7 +11,7 @@ from progress_broker.transfer.format import OperationEnd
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
-from progress_cli.output.transfer import Counts
+from progress_cli.output.transfer import Counts, shown
 from progress_cli.query_options import Pairs, with_filters
 
 
@@ -23,8 +23,8 @@ def export(settings: Settings, query: Pairs, file: str) -> None:
     For example `progress-broker export import-42 import-42.ndjson`, or `progress-broker export --status failed
     --since 1d failed.ndjson.zst`. Without ids and filters, all operations are exported.
     """
-    counts = Counts("Exporting")
-    with counts.shown():
+    counts = Counts()
+    with shown("Exporting", counts):
         missing = asyncio.run(_export(settings, query, file, counts))
     if file != PIPE:
         print_info(f"{counts} exported to {file}")
