@@ -25,7 +25,9 @@ Report = dict[str, Any]
 """A server's reply to INFO."""
 
 
-class _Usage(NamedTuple):
+class MemoryUsage(NamedTuple):
+    """Memory of a server, in bytes. What is unknown is NaN; a maximum of 0 is no limit."""
+
     used: float
     maximum: float
 
@@ -62,14 +64,14 @@ class Masters:
             nodes = await self._connections.nodes()
         read = zip(nodes, await asyncio.gather(*map(_read, nodes)), strict=True)
         reports = [(node, report) for node, report in read if report]
-        known = [usage for _, report in reports if not isnan((usage := _usage(report)).used)]
-        self.memory_used, self.memory_max = max(known, key=_fullness, default=_Usage(nan, nan))
+        known = [usage for _, report in reports if not isnan((usage := memory_usage(report)).used)]
+        self.memory_used, self.memory_max = max(known, key=_fullness, default=MemoryUsage(nan, nan))
         self.unsuitable = sum(not _suits(node, report) for node, report in reports) if reports else None
         replicated = [report for _, report in reports if "master_replid" in report]
         if replicated:
             self._count_failovers(replicated)
         expected = replicated if self._connections.replicated else []
-        self.without_replica = sum(not _has_replica(report) for report in expected) if expected else None
+        self.without_replica = sum(not has_replica(report) for report in expected) if expected else None
 
     def _count_failovers(self, reports: list[Report]) -> None:
         """Count the histories that go on after one that was known, and that no master has any more.
@@ -106,20 +108,22 @@ def _suits(node: Node, report: Report) -> bool:
     return True
 
 
-def _has_replica(report: Report) -> bool:
+def has_replica(report: Report) -> bool:
+    """Return whether a master reports a replica that follows it."""
     listed = [value for name, value in report.items() if name.startswith("slave") and isinstance(value, dict)]
     if not listed:
         return bool(report.get("connected_slaves"))
     return any(replica.get("state") == "online" for replica in listed)
 
 
-def _usage(report: Report) -> _Usage:
+def memory_usage(report: Report) -> MemoryUsage:
+    """Return how full a server is."""
     # Buffers of replicas and of the append-only file do not count against the maximum.
     used = _number(report, "used_memory") - _number(report, "mem_not_counted_for_evict", 0)
-    return _Usage(used, _number(report, "maxmemory"))
+    return MemoryUsage(used, _number(report, "maxmemory"))
 
 
-def _fullness(usage: _Usage) -> tuple[float, float]:
+def _fullness(usage: MemoryUsage) -> tuple[float, float]:
     return usage.used / usage.maximum if usage.maximum > 0 else 0.0, usage.used
 
 

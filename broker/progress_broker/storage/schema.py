@@ -137,10 +137,20 @@ def _check_schema(found: bytes, prefix: str) -> None:
 
 def check_server(info: dict[str, Any]) -> None:
     """Raise `SetupError` if the server's reply to INFO shows that it is too old, or that it would lose data."""
+    check_version(info)
+    check_policy(info)
+
+
+def check_version(info: dict[str, Any]) -> None:
+    """Raise `SetupError` if the server is too old."""
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_REDIS:
         raise SetupError(f"this Redis has version {version}, but version 6.2 or later is needed: upgrade Redis")
+
+
+def check_policy(info: dict[str, Any]) -> None:
+    """Raise `SetupError` if the server would delete keys when it is full."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise SetupError(
