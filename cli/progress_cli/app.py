@@ -70,6 +70,11 @@ COMMANDS = (
         "moving.import_:import_",
         "Store the operations of an export, each whole or not at all, with their ids, positions and times.",
     ),
+    LazyCommand(
+        "doctor",
+        "seeing.doctor:doctor",
+        "Look for what is wrong with Redis, its data, the servers and the proxies before them, and say what to do.",
+    ),
     LazyCommand("script", "script:script", "Print a Lua script, for a worker in another language to load into Redis."),
     LazyCommand(
         "run",

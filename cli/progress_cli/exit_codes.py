@@ -37,6 +37,7 @@ EXIT_CODES = (
     " full or is not suitable, or the setup or the credentials are wrong; 130 interrupted by Ctrl-C; 141 the reader of"
     " the output closed it."
     " `run` ends with the exit code of its command, and with 3 if it was cancelled from elsewhere."
+    " `doctor` ends with 1 if it found warnings, and with 2 if it found faults."
     " `serve` waits for an unavailable Redis, and ends with 5 only for permanent errors."
     " `serve` and `demo` end with 0 when Ctrl-C or SIGTERM stops them."
 )

@@ -1,0 +1,183 @@
+"""What is wrong with a Redis server, by its own words and by how it answers."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import redis.exceptions
+
+from progress_broker.diagnosis.bounded import all_of, bounded, denied
+from progress_broker.diagnosis.certificates import examine_certificate
+from progress_broker.diagnosis.finding import Check, Finding, Level, said_and_fix
+from progress_broker.diagnosis.grants import examine_grants
+from progress_broker.diagnosis.redis_report import examine_report
+from progress_broker.diagnosis.servers import Server
+from progress_broker.errors import StorageReadOnly, StorageUnavailable, StorageUnsuitable
+from progress_broker.nodes.protocol_check import explained
+from progress_broker.nodes.redis_errors import storage_error
+from progress_broker.routing.server_kind import inquire
+from progress_broker.runtime.steps import run_steps_async
+from progress_broker.settings import Settings
+
+SKEW_WARNING_S, SKEW_FAULT_S = 1.0, 5.0
+SLOW_S = 0.02
+_PINGS, _SLOWEST_BUT_ONE = 100, -2
+
+_REACH = "start Redis, or set PROGRESS_REDIS_URL to its address; firewalls and `bind` may be in the way"
+_LOGIN = "write a user and password that Redis knows in PROGRESS_REDIS_URL: redis://user:password@host:6379/0"
+_MASTER = "set PROGRESS_REDIS_URL to the master's address, or to its sentinels (redis+sentinel://…), which follow it"
+
+
+async def examine_server(
+    server: Server, settings: Settings, patience_s: float, clock: Callable[[], float]
+) -> tuple[list[Finding], bool]:
+    """Return what is wrong with one server, and whether it answers."""
+    role, answers = await _reach(server, settings, patience_s)
+    if not answers:
+        return role, False
+
+    def run(check: Check, work: Awaitable[Iterable[Finding]]) -> Awaitable[list[Finding]]:
+        return bounded(check, server.at, work, patience_s)
+
+    # The first is alone, as what other checks ask would make it slow.
+    latency = await run(Check.LATENCY, _latency(server, patience_s))
+    others = [
+        run(Check.MEMORY, _report(server)),
+        run(Check.GRANTS, examine_grants(server, settings)),
+        run(Check.CLOCK, _clock(server, clock)),
+    ]
+    if server.address.tls:
+        others.append(run(Check.CERTIFICATE, _certificate(server, clock)))
+    return [*role, *latency, *await all_of(*others)], True
+
+
+async def _reach(server: Server, settings: Settings, patience_s: float) -> tuple[list[Finding], bool]:
+    """Return whether a server answers, and whether it is of the right kind, and a master."""
+
+    async def ask(command: tuple[str, ...]) -> Any:
+        (reply,) = await server.ask(command)
+        return reply
+
+    shown = server.address.shown
+    try:
+        async with asyncio.timeout(patience_s):
+            await run_steps_async(inquire(shown, server.address.kind), ask)
+    except TimeoutError:
+        unanswered = f"Redis does not answer within {patience_s:g} s"
+        return [await _unreached(server, settings, StorageUnavailable(unanswered))], False
+    except (redis.exceptions.RedisError, OSError) as error:
+        if _rejects_login(error):
+            return [Finding(Check.REDIS, Level.FAULT, server.at, f"Redis rejects the login: {error}", _LOGIN)], False
+        ours = storage_error(error)
+        if isinstance(ours, StorageReadOnly):
+            return [Finding(Check.ROLE, Level.FAULT, server.at, ours.detail.partition(". ")[0], _MASTER)], True
+        if isinstance(ours, StorageUnsuitable):  # of another kind
+            return [Finding(Check.ROLE, Level.FAULT, server.at, *said_and_fix(ours.detail))], True
+        away = ours if isinstance(ours, StorageUnavailable) else StorageUnavailable(str(error))
+        return [await _unreached(server, settings, away)], False
+    return [Finding(Check.REDIS, Level.GOOD, server.at, "Redis answers, and is a master")], True
+
+
+def _rejects_login(error: Exception) -> bool:
+    login = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+    return isinstance(error, login) or isinstance(error.__cause__, login) or str(error).startswith("NOAUTH")
+
+
+async def _unreached(server: Server, settings: Settings, error: StorageUnavailable) -> Finding:
+    """Return that a server does not answer, with the cause if it speaks another protocol."""
+    found = await asyncio.to_thread(explained, settings, error)
+    if isinstance(found, StorageUnsuitable):
+        return Finding(Check.REDIS, Level.FAULT, server.at, *said_and_fix(found.detail))
+    return Finding(Check.REDIS, Level.FAULT, server.at, error.detail, _REACH)
+
+
+async def _report(server: Server) -> Iterable[Finding]:
+    try:
+        report = await server.client.info()
+    except redis.exceptions.NoPermissionError as error:
+        return [denied(Check.MEMORY, server.at, error, "+info")]
+    return list(examine_report(report, server.at, replicated=server.address.kind != "single"))
+
+
+async def _clock(server: Server, clock: Callable[[], float]) -> Iterable[Finding]:
+    began = clock()
+    seconds, microseconds = await server.client.time()
+    took_s = clock() - began
+    # Redis looked at its clock some time in between.
+    ahead_s = seconds + microseconds / 1e6 - (began + took_s / 2)
+    return [of_clock(server.at, "Redis", ahead_s, took_s / 2)]
+
+
+def of_clock(at: str, whose: str, ahead_s: float, unsure_s: float) -> Finding:
+    """Return how far another clock is ahead of ours, which is known within `unsure_s`."""
+    skew_s = max(0.0, abs(ahead_s) - unsure_s)
+    figures = {"skew_s": round(ahead_s, 3)}
+    if skew_s <= SKEW_WARNING_S:
+        return Finding(Check.CLOCK, Level.GOOD, at, f"the clock of {whose} and of this machine agree", figures=figures)
+    return Finding(
+        Check.CLOCK,
+        Level.FAULT if skew_s > SKEW_FAULT_S else Level.WARNING,
+        at,
+        f"the clock of {whose} is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} that of this machine:"
+        " tokens and leases end at other times than they should",
+        "set both clocks by NTP (chrony or systemd-timesyncd; `timedatectl` shows whether it runs)",
+        figures,
+    )
+
+
+async def _latency(server: Server, patience_s: float) -> Iterable[Finding]:
+    took: list[float] = []
+    end = time.perf_counter() + patience_s / 2
+    connection = server.client.connection_pool.make_connection()
+    try:
+        await connection.connect()
+        while len(took) < _PINGS and (not took or time.perf_counter() < end):
+            began = time.perf_counter()
+            await connection.send_command("PING", check_health=False)
+            await connection.read_response()
+            took.append(time.perf_counter() - began)
+    finally:
+        await connection.disconnect(nowait=True)
+    return [await _of_latency(server, sorted(took))]
+
+
+async def _of_latency(server: Server, took: list[float]) -> Finding:
+    typical_s, slow_s = took[len(took) // 2], took[max(_SLOWEST_BUT_ONE, -len(took))]
+    figures = {"ping_median_s": round(typical_s, 6), "ping_p99_s": round(slow_s, 6)}
+    said = f"a PING takes {1000 * typical_s:.1f} ms, and one of a hundred {1000 * slow_s:.1f} ms"
+    if slow_s <= SLOW_S:
+        return Finding(Check.LATENCY, Level.GOOD, server.at, said, figures=figures)
+    return Finding(
+        Check.LATENCY,
+        Level.WARNING,
+        server.at,
+        f"Redis answers slowly: {said}",
+        f"move Redis nearer, give it a CPU of its own, or look for slow commands (SLOWLOG GET){await _slowest(server)}",
+        figures,
+    )
+
+
+async def _slowest(server: Server) -> str:
+    """Return the last entry of the slow log for people, where our user may read it."""
+    with suppress(redis.exceptions.RedisError, OSError):
+        for entry in await server.client.slowlog_get(1):
+            command = entry["command"].split(b" ")
+            name = b" ".join(command[:2]).decode("utf-8", "replace")
+            return f": the last was {name} with {entry['duration'] / 1000:.0f} ms"
+    return ""
+
+
+async def _certificate(server: Server, clock: Callable[[], float]) -> Iterable[Finding]:
+    return [await examine_certificate(server.at, server.endpoint, _context(server), clock())]
+
+
+def _context(server: Server) -> ssl.SSLContext:
+    """Return how the client library checks the certificate, as the options of the address say."""
+    options = server.address.library
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    return context

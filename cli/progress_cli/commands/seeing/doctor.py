@@ -1,0 +1,35 @@
+"""`doctor`: what is wrong with Redis, its data, the servers and what is before them, and what to do."""
+
+import asyncio
+from typing import Annotated, Optional
+
+import typer
+
+from progress_broker.diagnosis.bounded import PATIENCE_S
+from progress_broker.diagnosis.finding import Check
+from progress_broker.diagnosis.redis import Examined, examine_redis
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.doctor.report import ReportFormat, exit_code, print_report
+from progress_cli.options import CLIENT, with_settings
+
+
+@with_settings(*CLIENT)
+def doctor(
+    settings: Settings,
+    output: Annotated[ReportFormat, typer.Option("--output", "-o", help="What to print.")] = ReportFormat.TABLE,
+    only: Annotated[
+        Optional[list[Check]],  # noqa: UP045 - read at run time
+        typer.Option(metavar="CHECK", help="Tell only what this check finds. May be repeated."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="How many seconds a check may take.")] = PATIENCE_S,
+) -> None:
+    """Look for what is wrong with Redis, its data, the servers and the proxies before them, and say what to do."""
+    findings, reached = asyncio.run(_examine(settings, timeout))
+    told = [finding for finding in findings if not only or finding.check in only]
+    print_report(told, output, typer.echo)
+    raise typer.Exit(exit_code(told, output, reached=reached))
+
+
+async def _examine(settings: Settings, patience_s: float) -> Examined:
+    return await examine_redis(connect.locate(settings), patience_s=patience_s)
