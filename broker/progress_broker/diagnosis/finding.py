@@ -33,6 +33,16 @@ class Check(StrEnum):
     LATENCY = "latency"
     CERTIFICATE = "certificate"
 
+    KEYSPACE = "keyspace"
+    SWEEP = "sweep"
+    LEASES = "leases"
+    ORPHANS = "orphans"
+    TTL = "ttl"
+
+    REPLICAS = "replicas"
+    SETTINGS = "settings"
+    FILES = "files"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

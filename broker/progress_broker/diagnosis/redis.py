@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import redis.exceptions
 
 from progress_broker.diagnosis.bounded import PATIENCE_S
 from progress_broker.diagnosis.finding import Check, Finding, Level, said_and_fix
+from progress_broker.diagnosis.redis_data import examine_data
 from progress_broker.diagnosis.redis_server import examine_server
 from progress_broker.diagnosis.servers import servers_of
 from progress_broker.errors import StorageUnsuitable
 from progress_broker.nodes.pool_settings import address_of
 from progress_broker.nodes.redis_errors import storage_error
 from progress_broker.settings import Settings
+from progress_broker.storage.connections import Connections
 
 _SENTINELS = "start the sentinels, or set PROGRESS_REDIS_URL to where they are"
 
@@ -37,12 +40,25 @@ async def examine_redis(
     address = address_of(settings)
     settings = settings.model_copy(update={"redis_timeout_s": patience_s})
     try:
-        async with servers_of(settings) as servers:
-            results = await asyncio.gather(*(examine_server(server, settings, patience_s, clock) for server in servers))
+        async with servers_of(settings) as servers, closing(Connections.open(settings)) as connections:
+            data, results = await asyncio.gather(
+                examine_data(connections, settings, patience_s),
+                asyncio.gather(*(examine_server(server, settings, patience_s, clock) for server in servers)),
+            )
     except (redis.exceptions.RedisError, OSError) as error:
         return Examined([_no_master(address.shown, error)], reached=False)
     findings = [finding for found, _ in results for finding in found]
-    return Examined(findings, any(answers for _, answers in results))
+    reached = any(answers for _, answers in results)
+    return Examined([*findings, *data] if reached else findings, reached)
+
+
+@asynccontextmanager
+async def closing(connections: Connections) -> AsyncIterator[Connections]:
+    """Close connections at the end of the block."""
+    try:
+        yield connections
+    finally:
+        await connections.close()
 
 
 def _no_master(at: str, error: redis.exceptions.RedisError | OSError) -> Finding:

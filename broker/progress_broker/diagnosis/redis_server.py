@@ -11,6 +11,7 @@ import redis.exceptions
 
 from progress_broker.diagnosis.bounded import all_of, bounded, denied
 from progress_broker.diagnosis.certificates import examine_certificate
+from progress_broker.diagnosis.clocks import of_clock
 from progress_broker.diagnosis.finding import Check, Finding, Level, said_and_fix
 from progress_broker.diagnosis.grants import examine_grants
 from progress_broker.diagnosis.redis_report import examine_report
@@ -22,7 +23,6 @@ from progress_broker.routing.server_kind import inquire
 from progress_broker.runtime.steps import run_steps_async
 from progress_broker.settings import Settings
 
-SKEW_WARNING_S, SKEW_FAULT_S = 1.0, 5.0
 SLOW_S = 0.02
 _PINGS, _SLOWEST_BUT_ONE = 100, -2
 
@@ -108,24 +108,7 @@ async def _clock(server: Server, clock: Callable[[], float]) -> Iterable[Finding
     took_s = clock() - began
     # Redis looked at its clock some time in between.
     ahead_s = seconds + microseconds / 1e6 - (began + took_s / 2)
-    return [of_clock(server.at, "Redis", ahead_s, took_s / 2)]
-
-
-def of_clock(at: str, whose: str, ahead_s: float, unsure_s: float) -> Finding:
-    """Return how far another clock is ahead of ours, which is known within `unsure_s`."""
-    skew_s = max(0.0, abs(ahead_s) - unsure_s)
-    figures = {"skew_s": round(ahead_s, 3)}
-    if skew_s <= SKEW_WARNING_S:
-        return Finding(Check.CLOCK, Level.GOOD, at, f"the clock of {whose} and of this machine agree", figures=figures)
-    return Finding(
-        Check.CLOCK,
-        Level.FAULT if skew_s > SKEW_FAULT_S else Level.WARNING,
-        at,
-        f"the clock of {whose} is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} that of this machine:"
-        " tokens and leases end at other times than they should",
-        "set both clocks by NTP (chrony or systemd-timesyncd; `timedatectl` shows whether it runs)",
-        figures,
-    )
+    return [of_clock(server.at, "Redis", ahead_s, took_s / 2, "this machine")]
 
 
 async def _latency(server: Server, patience_s: float) -> Iterable[Finding]:
