@@ -47,6 +47,7 @@ def forms(key: str) -> Mapping[str, Form]:
         "pexpire": ("PEXPIRE", key, "not-a-number"),
         "pexpireat": ("PEXPIREAT", key, "not-a-number"),
         "pttl": ("PTTL", key),
+        "rename": ("RENAME", key, key),
         "hget": ("HGET", key, "field"),
         "hgetall": ("HGETALL", key),
         "hmget": ("HMGET", key, "field"),
