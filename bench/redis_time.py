@@ -21,6 +21,7 @@ from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention, rollup
 from progress_broker.operations.commands import create_call, publish_call
 from progress_broker.operations.store import Store
+from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from progress_broker.queries.scan import walk_call
@@ -230,6 +231,15 @@ async def _walk(largest: Largest) -> Callable[[], Awaitable[Any]]:
         await largest.client.zadd(key, {id: 1795000000000 + at for at, id in enumerate(ids)})
     arguments = ["CREATION", *("ANY", "kind:job"), *("ANY", "owner:ann"), "ROOTS", *("TEXT", "nothing")]
     return lambda: run(largest.client, walk_call(lane, 200, 250, arguments))
+
+
+@case("count: 250 of 3,000 with two tests each")
+async def _count(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    ids = await largest.running(3_000, ["kind:job", "owner:ann"])
+    lane = largest.store.keyspace.lane(LANE)
+    await largest.client.zadd(lane.index, {id: 1795000000000 + at for at, id in enumerate(ids)})
+    filters = Filters(kinds=("job",), owners=("ann",), roots=True, text="nothing")
+    return lambda: count(largest.store, filters)
 
 
 @case("lapsed: 3,000 expired leases")

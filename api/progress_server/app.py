@@ -50,12 +50,12 @@ from progress_server.routes import (
     workers,
 )
 from progress_server.routes.operators import audit as audit_route
-from progress_server.routes.operators import observe
+from progress_server.routes.operators import counts, observe
 from progress_server.routes.operators import streams as open_streams
 from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
-    *(streams, websocket, operations, publish, workers, history, tickets, revocations, session, health),
+    *(streams, websocket, counts, operations, publish, workers, history, tickets, revocations, session, health),
     *(observe, open_streams, audit_route),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""

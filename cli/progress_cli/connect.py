@@ -11,6 +11,7 @@ from progress_cli.caller import caller
 from progress_client import address
 from progress_client.async_client import AsyncClient
 from progress_client.operators.administration import Administration
+from progress_client.operators.finding import Finder, open_finder
 from progress_client.operators.opening import open_operators
 from progress_client.operators.operators import Operators
 
@@ -21,6 +22,16 @@ PATIENCE_S = 30
 def client(settings: Settings) -> AsyncClient:
     """Return a client for a command that works both ways."""
     return AsyncClient(settings=settings, patience_s=PATIENCE_S)
+
+
+@asynccontextmanager
+async def finder(settings: Settings) -> AsyncIterator[Finder]:
+    """Open what commands that find operations ask: a server, or Redis."""
+    opened = await open_finder(settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()
 
 
 @asynccontextmanager

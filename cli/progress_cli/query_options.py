@@ -12,10 +12,8 @@ import typer
 
 from progress_broker.errors import InvalidInput
 from progress_broker.queries.fields import FIELDS, QueryField, read_filters
+from progress_broker.queries.fields import Pairs as Pairs
 from progress_broker.queries.times import read_time
-
-Pairs = tuple[tuple[str, str], ...]
-"""A query as names and texts. `read_filters` makes filters of it, with the time by Redis' clock."""
 
 _BY_ARGUMENT = frozenset({"id"})
 """Fields that are a command's arguments."""

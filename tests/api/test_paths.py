@@ -75,15 +75,15 @@ THEN = "ServerErrorMiddleware StartupMiddleware"
 @pytest.mark.parametrize(
     ("changes", "inside"),
     [
-        ({}, f"AdmissionMiddleware {THEN} AuthenticationMiddleware LimitsMiddleware"),
+        ({}, f"AdmissionMiddleware {THEN} AuthenticationMiddleware LimitsMiddleware CompressionMiddleware"),
         (
             {"auth": "jwt", "jwt_key": "s" * 32},
-            f"{THEN} AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware",
+            f"{THEN} AuthenticationMiddleware AdmissionMiddleware LimitsMiddleware CompressionMiddleware",
         ),
         (
             {"auth": "callback", "callback_url": "http://localhost/", "callback_secret": f"whsec_{'s' * 32}"},
             f"{THEN} PreAuthLimits AdmissionMiddleware AuthorizedConnectionMiddleware AuthenticationMiddleware"
-            " LimitsMiddleware",
+            " LimitsMiddleware CompressionMiddleware",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect as connect_websocket
 
+from progress_broker.queries.fields import FIELDS
 from tests import sse
 from tests.api.conftest import Connect
 from tests.api.raw import STREAM, request
@@ -109,7 +110,7 @@ CALLS = [
     ("HEAD", STREAM),
     ("GET", "/v1/stream"),
 ]
-UNKNOWN = {"form": "start", "since": "1h", "q": "", "beginning": "start", "Types": "log", "_": "17"}
+UNKNOWN = {"form": "start", "sinse": "1h", "qu": "", "beginning": "start", "Types": "log", "_": "17"}
 
 
 async def test_a_name_that_a_call_does_not_take_is_rejected(http: httpx.AsyncClient) -> None:
@@ -129,7 +130,7 @@ async def test_the_rejection_names_those_it_takes(http: httpx.AsyncClient) -> No
     for path, takes in (
         (f"{STREAM}?form=start", "children, from, interval_ms, last_event_id, ping, types, wait_s"),
         (f"{OPS}/a/events?since=1", "after, limit, types, wait"),
-        (f"{OPS}?q=1", "cursor, kind, limit, metadata, owner, parent, status, tag"),
+        (f"{OPS}?x=1", ", ".join(sorted((*FIELDS, "cursor", "fields", "limit", "sort")))),
         (f"{OPS}/a?x=1", "include"),
     ):
         assert str(problem(await http.get(path), 422, "invalid")["detail"]).endswith(f"this call accepts {takes}")
@@ -149,7 +150,7 @@ async def test_a_websocket_is_rejected_for_it_too(http: httpx.AsyncClient, base_
 @pytest.mark.parametrize(
     "path",
     [
-        f"{OPS}?owner=a&owner=b",
+        f"{OPS}?parent=a&parent=b",
         f"{OPS}?limit=1&limit=2",
         f"{OPS}/a?include=children&include=children",
         f"{OPS}/a/events?after=0-0&after=0-0",

@@ -16,6 +16,7 @@ MOST = {
     "children": 1_200,
     "find": 800,
     "walk": 1_000,
+    "count": 1_000,
     "lapsed": 250,
     "listing": 1_200,
     "publish": 1_300,

@@ -22,6 +22,7 @@ from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention
 from progress_broker.operations.commands import publish_call
 from progress_broker.operations.store import Store
+from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters, Span
 from progress_broker.queries.page import find_page
 from progress_broker.queries.walk import walk
@@ -111,6 +112,7 @@ async def use_everything(store: Store) -> None:
     await store.create(NewOperation(id="c", kind="job", tags=["t"]))
     for filters in (Filters(tags=("t",), kinds=("job",)), Filters(roots=True, text="x", created=Span(1), error="x")):
         await find_page(store, filters)
+        await count(store, filters)
         [part async for part in walk(store, filters)]
     await store.create(NewOperation(id="long", history_length=10, retention_s=60))
     for _ in range(3):

@@ -47,8 +47,8 @@ def test_a_summary_is_the_first_paragraph_of_the_help(command: LazyCommand) -> N
 
 
 def test_a_usage_error_is_plain_text_unless_there_is_a_terminal(shell: Shell) -> None:
-    wrong = ("ls", "--status", "odd")
-    assert shell.run(*wrong).stderr.splitlines()[-1].startswith("Error: Invalid value for '--status': ")
+    wrong = ("ls", "--limit", "odd")
+    assert shell.run(*wrong).stderr.splitlines()[-1].startswith("Error: Invalid value for '--limit': ")
     assert "╭─ Error" in shell.on_terminal(80, *wrong)
 
 

@@ -7,8 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from progress_broker.errors import InvalidInput
-from progress_broker.queries.fields import FIELDS
-from progress_cli.query_options import Pairs, with_filters
+from progress_broker.queries.fields import FIELDS, Pairs
+from progress_cli.query_options import with_filters
 
 asked: list[Pairs] = []
 app = typer.Typer()

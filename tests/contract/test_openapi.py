@@ -15,6 +15,7 @@ from tests.conftest import make_settings
 
 CALLS = {
     "/v1/operations": {"post", "get"},
+    "/v1/operations/counts": {"get"},
     "/v1/operations/{id}": {"get", "delete"},
     "/v1/operations/{id}/cancel": {"post"},
     "/v1/operations/{id}/events": {"post", "get"},

@@ -20,6 +20,7 @@ from typer.main import get_command
 
 import progress_client
 import progress_workers
+from progress_broker.queries.fields import FIELDS, QueryField
 from progress_broker.settings import Settings
 from progress_cli.app import app
 from progress_cli.exit_codes import EXIT_CODES
@@ -126,6 +127,34 @@ def _option(it: Any) -> str:
         shown += f" {', '.join(f'`{choice}`' for choice in choices)}"
     default = "" if it.default in (None, False, "") or callable(it.default) else f" Default: `{it.default}`."
     return f"| {shown} | {_cell(it.help or '')}{default}{' Required.' if it.required else ''} |\n"
+
+
+def queries_page() -> str:
+    """Return the page of the fields of a query."""
+    rows = "".join(
+        f"| `{field.name}` | {_flag(field)} | {_cell(field.description)} {_again(field)}| `{field.example}` |\n"
+        for field in FIELDS.values()
+    )
+    return f"""\
+# Queries
+
+A query chooses operations. Lists, counts, exports and commands on many operations take the same one: as parameters of a
+call, or as options of a command. All that is given has to match. {WRITTEN}
+
+| parameter | option | chooses | example |
+|---|---|---|---|
+{rows}
+Times ago are by the clock of Redis. A command also takes a local time of today, such as `14:05`. A text is searched
+for as it is, in capital or small letters; there are no patterns.
+"""
+
+
+def _flag(field: QueryField) -> str:
+    return "arguments" if field.name == "id" else f"`--{field.name.replace('_', '-')}`"
+
+
+def _again(field: QueryField) -> str:
+    return "May be given again. " if field.repeatable else ""
 
 
 def metrics_page() -> str:
@@ -256,6 +285,7 @@ def _cell(text: str) -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "cli.md": cli_page,
+    "queries.md": queries_page,
     "python.md": python_page,
     "python-client.md": python_client_page,
     "metrics.md": metrics_page,

@@ -15,6 +15,8 @@ STREAM_OF_ONE = "/v1/operations/{id}/stream"
 STREAM_OF_MANY = "/v1/stream"
 WEBSOCKET_OF_ONE = "/v1/operations/{id}/ws"
 WEBSOCKET_OF_MANY = "/v1/ws"
+OPERATIONS = "/v1/operations"
+COUNTS = "/v1/operations/counts"
 EVENTS = "/v1/operations/{id}/events"
 WORKER_SIGNALS = "/v1/workers/signals"
 
@@ -70,6 +72,11 @@ def classify(scope: Scope) -> RequestClass:
     return _STREAMS_ONE if kind else _STREAMS_MANY
 
 
+def may_be_compressed(scope: Scope) -> bool:
+    """Return whether the response to a request is read whole, and may be large."""
+    return scope["type"] == "http" and scope["method"] in _READING and _READ_WHOLE.match(path_of(scope)) is not None
+
+
 def store_class(scope: Scope) -> None:
     """Classify a request, and store the class for the inner layers."""
     # Create the state before other middleware copies the scope: the access log later reads what they store in it.
@@ -119,6 +126,9 @@ _READS = re.compile(
         )
     )
 )
+
+
+_READ_WHOLE = re.compile("|".join((_pattern(OPERATIONS), _pattern(COUNTS), _pattern(EVENTS, "id"))))
 
 
 def _asks_to_wait(query: bytes) -> bool:

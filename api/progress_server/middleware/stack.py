@@ -17,6 +17,7 @@ from progress_server.callback.middleware import AuthorizedConnectionMiddleware, 
 from progress_server.limits.admission import AdmissionMiddleware
 from progress_server.limits.middleware import LimitsMiddleware
 from progress_server.middleware.access_log import AccessLogMiddleware
+from progress_server.middleware.compression import CompressionMiddleware
 from progress_server.middleware.csrf import CsrfMiddleware
 from progress_server.middleware.security_headers import SecurityHeadersMiddleware
 from progress_server.middleware.startup import StartupMiddleware
@@ -98,6 +99,7 @@ def build_stack(
         Middleware(AuthenticationMiddleware, guard=guard),
         *([admission] if callback is None and not early else ()),
         Middleware(LimitsMiddleware, limiter=limiter, tally=tally),
+        Middleware(CompressionMiddleware),
     ]
 
 

@@ -9,40 +9,36 @@ from starlette.responses import Response
 
 from progress_broker.errors import OperationExists
 from progress_broker.model.grants import Action
-from progress_broker.model.operation import (
-    Children,
-    Label,
-    MetadataFilter,
-    NewOperation,
-    NewSignal,
-    Operation,
-    OperationId,
-    Status,
-)
+from progress_broker.model.operation import Children, NewOperation, NewSignal, Operation
 from progress_broker.operations.snapshot import attributes_of
-from progress_broker.queries.filters import Filters
-from progress_broker.queries.page import Page, find_page
+from progress_broker.queries.brief import BriefOperation, brief
+from progress_broker.queries.choice import Order
+from progress_broker.queries.fields import Pairs
+from progress_broker.queries.page import find_page
 from progress_server.auth.authorization import require_creation, require_permission
-from progress_server.auth.guard import Guard, guard_of
+from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
-from progress_server.http.answers import answer, has_current
+from progress_server.http.answers import answer, answer_if_changed, has_current
 from progress_server.http.bodies import read_model
 from progress_server.http.cancellation import CancelRequest
-from progress_server.http.openapi import rejections
+from progress_server.http.openapi import Responses, rejections
 from progress_server.http.query_names import CheckedRoute
 from progress_server.middleware.audit import note
+from progress_server.routes.operators.query import filters_of, with_filters
 
 router = APIRouter(prefix="/v1/operations", tags=["operations"], route_class=CheckedRoute)
+
+NOT_MODIFIED: Responses = {304: {"description": "Not modified: the client's copy (`If-None-Match`) is current."}}
 
 POLL_S = 2
 """Poll interval suggested to clients while an operation is not done (`Retry-After`)."""
 
 
 class Listing(BaseModel):
-    """A page of operations, most recently changed first."""
+    """A page of operations, the newest first."""
 
-    operations: list[Operation]
+    operations: list[Operation] | list[BriefOperation]
     next_cursor: str | None
     partial: bool = Field(
         False, description="Whether operations are missing, because a part of Redis can't be reached; left out if not."
@@ -75,68 +71,38 @@ async def create(request: Request, context: InContext) -> Response:
     return answer(operation, 201, headers | _poll_delay(operation))
 
 
-@router.get("", response_model=Listing)
+@router.get("", response_model=Listing, responses=NOT_MODIFIED)
+@with_filters
 async def listing(
     request: Request,
     context: InContext,
-    status: Annotated[
-        list[Status], Query(description="Repeat it to match any of several statuses.", default_factory=list)
-    ],
-    tag: Annotated[
-        list[Label],
-        Query(description="Repeat it to match operations that have all of several tags.", default_factory=list),
-    ],
-    metadata: Annotated[
-        list[MetadataFilter],
-        Query(
-            description="A value of its metadata now, as `key:value`. Repeat it to require several values.",
-            default_factory=list,
-        ),
-    ],
-    owner: Label | None = None,
-    kind: Label | None = None,
-    parent: OperationId | None = None,
+    query: Pairs,
+    sort: Annotated[Order, Query(description="By last change, creation or end: the newest first.")] = Order.CHANGED,
+    fields: Annotated[Literal["brief"] | None, Query(description="`brief` returns only what a list shows.")] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Maximum number of operations.")] = 50,
     cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the previous page.")] = None,
 ) -> Response:
-    """List operations, most recently changed first.
+    """List operations, the newest first.
 
     A page may hold fewer than `limit` operations and still not be the last: follow `next_cursor` until it is null.
     """
-    filters = Filters(
-        statuses=frozenset(status),
-        owners=() if owner is None else (owner,),
-        kinds=() if kind is None else (kind,),
-        tags=tuple(tag),
-        parent=parent,
-        metadata=tuple(metadata),
-    ).of_caller(principal_of(request).grants)
-    if filters.grants is None:
-        page = await find_page(context.store, filters, limit=limit, cursor=cursor)
-    else:
-        page = await _sealed(context, guard_of(request), filters, limit, cursor)
-    body = {
-        "operations": [operation.model_dump(mode="json") for operation in page.operations],
-        "next_cursor": page.next_cursor,
-    }
-    return answer(body | {"partial": True, "lanes_away": page.lanes_away} if page.lanes_away else body)
+    filters = (await filters_of(context.store, query)).of_caller(principal_of(request).grants)
+    # The cursor of a caller that may not read all is encrypted: it can contain the id and the time of an operation that
+    # the caller may not read.
+    seal = None if filters.grants is None else await guard_of(request).cursor_cipher()
+    place = cursor if seal is None else seal.decrypt(cursor)
+    page = await find_page(context.store, filters, order=sort, limit=limit, cursor=place)
+    shown = [brief(operation) if fields == "brief" else operation for operation in page.operations]
+    body: dict[str, Any] = {"operations": [it.model_dump(mode="json") for it in shown]}
+    if page.lanes_away:
+        body |= {"partial": True, "lanes_away": page.lanes_away}
+    # Each encryption gives another text; an earlier one of the same page is as good.
+    same_as = body | {"next_cursor": page.next_cursor if seal is None else page.next_cursor is not None}
+    next_cursor = page.next_cursor if seal is None else seal.encrypt(page.next_cursor)
+    return answer_if_changed(request.headers, body | {"next_cursor": next_cursor}, same_as)
 
 
-async def _sealed(context: Context, guard: Guard, filters: Filters, limit: int, cursor: str | None) -> Page:
-    """Find operations for a caller that may not read all of them.
-
-    The cursor is encrypted: it can contain the id and the time of an operation that the caller may not read.
-    """
-    seal = await guard.cursor_cipher()
-    page = await find_page(context.store, filters, limit=limit, cursor=seal.decrypt(cursor))
-    return page._replace(next_cursor=seal.encrypt(page.next_cursor))
-
-
-@router.get(
-    "/{id}",
-    response_model=Operation,
-    responses={304: {"description": "Not modified: the client's copy (`If-None-Match`) is current."}},
-)
+@router.get("/{id}", response_model=Operation, responses=NOT_MODIFIED)
 async def get(
     operation: Id,
     request: Request,

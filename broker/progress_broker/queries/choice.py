@@ -93,15 +93,17 @@ def _tests(filters: Filters) -> Iterable[str]:
         yield from ("CREATED", _bounds(filters.created))
     if (listed := _listed(filters)) != ALWAYS:
         yield from ("CHANGED", _bounds(listed))
-    if filters.changed.until is not None:
-        yield from ("EVENTS_BEFORE", str(filters.changed.until))
+    if filters.changed != ALWAYS:
+        yield from ("LAST_EVENT", _bounds(filters.changed))
     if filters.id_prefix:
         yield from ("ID_PREFIX", filters.id_prefix)
     if filters.roots:
         yield "ROOTS"
     if filters.text:
         yield from ("TEXT", filters.text.casefold())
-    if filters.worker is not None:
+    if filters.metadata:
+        yield "METADATA"
+    if filters.worker is not None and "\ufffd" not in filters.worker:  # it may be shown for what is no text
         yield from ("WORKER", filters.worker)
     if filters.error:
         yield from ("ERROR", filters.error.casefold())

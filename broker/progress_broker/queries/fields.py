@@ -20,6 +20,9 @@ from progress_broker.queries.filters import UNFINISHED, Filters, Span
 from progress_broker.queries.times import read_time
 from progress_broker.runtime.durations import seconds
 
+Pairs = tuple[tuple[str, str], ...]
+"""A query as names and texts."""
+
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Metadata = Annotated[str, Field(json_schema_extra={"pattern": f"^{INDEXED_KEY}[:=]"})]
 
@@ -41,6 +44,11 @@ class QueryField(NamedTuple):
     """Separates several values in one text."""
     form: str = ""
     """How its text is written, where an example does not tell."""
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether its text may be a time ago."""
+        return self.read in (read_time, _idle_since)
 
     @property
     def description(self) -> str:
@@ -99,6 +107,11 @@ FIELDS: Mapping[str, QueryField] = {
     )
 }
 """The fields of a query, in the order in which help and docs show them."""
+
+
+def needs_clock(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Return whether the filters depend on the time at which they are read."""
+    return any(name in FIELDS and FIELDS[name].needs_clock for name, _ in pairs)
 
 
 def read_filters(pairs: Iterable[tuple[str, str]], now_ms: int) -> Filters:

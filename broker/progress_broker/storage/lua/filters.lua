@@ -2,11 +2,11 @@
 -- match: the caller decides, on the snapshot.
 
 local FILTERS = {
-  ANY = 'list', CREATED = 'text', CHANGED = 'text', EVENTS_BEFORE = 'number', ID_PREFIX = 'text', ROOTS = 'flag',
-  TEXT = 'text', WORKER = 'text', ERROR = 'text',
+  ANY = 'list', CREATED = 'text', CHANGED = 'text', LAST_EVENT = 'text', ID_PREFIX = 'text', ROOTS = 'flag',
+  TEXT = 'text', WORKER = 'text', ERROR = 'text', METADATA = 'flag',
 }
-local FILTER_USAGE = '[ANY lines]... [CREATED from to] [CHANGED from to] [EVENTS_BEFORE ms] [ID_PREFIX text] [ROOTS]'
-  .. ' [TEXT text] [WORKER text] [ERROR text]'
+local FILTER_USAGE = '[ANY lines]... [CREATED from to] [CHANGED from to] [LAST_EVENT from to] [ID_PREFIX text] [ROOTS]'
+  .. ' [TEXT text] [WORKER text] [ERROR text] [METADATA]'
 local LATEST = 9007199254740991 -- a later time is another program's
 
 local commands = 0 -- which were sent for operations that were looked at
@@ -60,37 +60,51 @@ local function is_in(group, id)
   return false
 end
 
--- Returns whether a text may have a part, in capital or small letters. Only plain ASCII is compared here: others have
--- capitals, and JSON has escapes, that the caller knows.
-local function may_have(value, part)
-  return string.find(value, '[\128-\255\\]') ~= nil or string.find(string.lower(value), part, 1, true) ~= nil
+-- Returns whether a text of JSON is plain: others have capitals, or escapes, that only the caller knows.
+local undecided = 0 -- how many others there were
+local function is_plain(value)
+  if not string.find(value, '[\128-\255\\]') then return true end
+  undecided = undecided + 1
+  return false
 end
+
+-- Returns whether a plain text has a part, which is in small letters.
+local function has(value, part) return string.find(string.lower(value), part, 1, true) ~= nil end
 
 -- The tests of fields of the hash: each gets the field's value, and the id.
 local function field_tests(given)
   local fields, tests = {}, {}
   local function test(field, passes) fields[#fields + 1], tests[#tests + 1] = field, passes end
-  if given.EVENTS_BEFORE then
+  if given.LAST_EVENT then
+    local first, last = span_of(given.LAST_EVENT)
     test('position', function(value)
-      local ms = string.match(value or '', '^%d+')
-      return not ms or tonumber(ms) < tonumber(given.EVENTS_BEFORE)
+      local ms = tonumber(string.match(value or '', '^%d+') or '')
+      return not ms or ms >= first and ms <= last
     end)
   end
   if given.ROOTS then
     test('indexes', function(value) return not string.find('\n' .. (value or ''), '\nparent:', 1, true) end)
   end
   if given.WORKER then
-    test('worker', function(value)
-      return value == given.WORKER or value and string.find(value, '[\128-\255]') ~= nil
+    test('worker', function(value) return value == given.WORKER end)
+  end
+  if given.METADATA then -- an index has those that were created with it, too
+    test('metadata', function(value)
+      if value then undecided = undecided + 1 end
+      return true
     end)
   end
   if given.TEXT then
-    test('spec', function(value, id) return may_have(id, given.TEXT) or may_have(value or '', given.TEXT) end)
+    test('spec', function(value, id)
+      if has(id, given.TEXT) or value and not is_plain(value) then return true end
+      return has(string.match(value or '', '"title"%s*:%s*"([^"]*)"') or '', given.TEXT)
+    end)
   end
   if given.ERROR then
     test('outcome', function(value)
-      if not (value and may_have(value, '"error"')) then return false end
-      return may_have(value, given.ERROR) or not string.find(value, '"error"%s*:%s*{') -- malformed ones get a text later
+      if not value or is_plain(value) and not has(value, '"error"') then return false end
+      undecided = undecided + 1 -- the text may be that of another member
+      return not is_plain(value) or has(value, given.ERROR) or not string.find(value, '"error"%s*:%s*{')
     end)
   end
   return fields, tests

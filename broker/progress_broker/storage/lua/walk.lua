@@ -4,8 +4,8 @@
 -- KEYS  1 index
 --       Derived: KEYS[1]..':order:created', KEYS[1]..':<field>:<value>' and ARGV[1]..id, which are only read.
 -- ARGV  prefix most look [CREATION] [DOWN] [AFTER place] [ORDERED] [REST cursor] and the filters:
---          [ANY lines]… [CREATED from to] [CHANGED from to] [EVENTS_BEFORE ms] [ID_PREFIX text] [ROOTS] [TEXT text]
---          [WORKER text] [ERROR text]
+--          [ANY lines]… [CREATED from to] [CHANGED from to] [LAST_EVENT from to] [ID_PREFIX text] [ROOTS] [TEXT text]
+--          [WORKER text] [ERROR text] [METADATA]
 --       prefix      what an operation's own keys begin with
 --       most        how many to return at most
 --       look        how many to look at at most
@@ -17,8 +17,9 @@
 --       ANY         a group: `kind:job`, an index; `=import-42`, an operation; `^import-`, a prefix of ids; a line each
 --       CREATED     when it was created, in ms, both included
 --       CHANGED     when its last change was listed, in ms, both included
---       EVENTS_BEFORE  its last event was before, in ms
+--       LAST_EVENT  when its last event was, in ms, both included
 --       TEXT        is in the id or in what it was created with; in small letters, as that of ERROR, which ended it
+--       METADATA    a group is one of metadata as it is now
 -- Reply {1 at the end, or 0; how many were looked at; 1 if they are few that were read whole and then sorted, or 0; the place
 --       of the last one that was looked at: ms, id; then id, ms, id, ms, …}.
 
