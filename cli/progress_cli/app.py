@@ -75,6 +75,11 @@ COMMANDS = (
         "seeing.doctor:doctor",
         "Look for what is wrong with Redis, its data, the servers and the proxies before them, and say what to do.",
     ),
+    LazyCommand(
+        "replay",
+        "moving.replay:replay",
+        "Show the events of operations again, with the pauses that were between them, or faster.",
+    ),
     LazyCommand("script", "script:script", "Print a Lua script, for a worker in another language to load into Redis."),
     LazyCommand(
         "run",

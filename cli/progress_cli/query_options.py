@@ -83,9 +83,12 @@ def _ids(*, file: bool) -> inspect.Parameter:
 
 def _split(words: Sequence[str]) -> tuple[Sequence[str], str]:
     """Return the ids among arguments, and the name of the file after them."""
-    last = words[-1] if words else ""
-    is_file = last == "-" or "/" in last or last.endswith(_FILES)
-    return (words[:-1], last) if is_file else (words, "-")
+    return (words[:-1], words[-1]) if words and is_file(words[-1]) else (words, "-")
+
+
+def is_file(word: str) -> bool:
+    """Return whether an argument names a file, and not an operation."""
+    return word == "-" or "/" in word or word.endswith(_FILES)
 
 
 def _parameter(name: str, kind: Any, declared: Any, default: Any = None) -> inspect.Parameter:
@@ -100,6 +103,16 @@ def _pairs(field: QueryField, given: Any) -> Iterator[tuple[str, str]]:
     for text in given or () if field.repeatable else (given,):
         if text is not None:
             yield field.name, _today(text) if field.read is read_time else text
+
+
+def time_ms(text: str | None) -> int | None:
+    """Return the time of an option that is not one of a query, in milliseconds; raise `InvalidInput`."""
+    if text is None:
+        return None
+    try:
+        return read_time(_today(text), round(1000 * time.time()))
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _today(text: str) -> str:

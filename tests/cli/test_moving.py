@@ -6,6 +6,7 @@ import random
 import subprocess
 from typing import Any
 
+import pytest
 import redis
 import zstandard
 
@@ -126,3 +127,50 @@ def test_an_import_that_is_killed_leaves_operations_whole_or_absent(shell: Shell
             client.delete(*client.keys("*:import:*"), "nothing")  # ten minutes later
     shell.run("import", "-", stdin=text)
     assert {line["id"]: line["sha256"] for line in lines_of(shell.says("export")) if line.get("k") == "end"} == whole
+
+
+class TestReplay:
+    @pytest.fixture
+    def recorded(self, shell: Shell) -> Shell:
+        lines = [f'{{"type": "log", "data": {{"message": "line {n}"}}}}' for n in range(5)]
+        shell.says("publish", "a", "-", "--create", "--kind", "import", stdin="\n".join(lines).encode())
+        shell.says("publish", "a", "--type", "end", "--data", '{"status": "succeeded", "result": {"rows": 5}}')
+        shell.run("export", "a", "a.ndjson")
+        return shell
+
+    def test_it_prints_what_tail_prints(self, recorded: Shell) -> None:
+        tail = recorded.says("tail", "a", "--from", "start", "--json")
+        for what in ("a", "a.ndjson"):
+            done = recorded.run("replay", what, "--speed", "max")
+            assert (done.returncode, done.stdout) == (0, tail)
+            assert done.stderr == "progress-broker: 7 events replayed\n"
+        position = lines_of((recorded.folder / "a.ndjson").read_bytes())[4]["p"]
+        done = recorded.run("replay", "a", "--after", position, "--speed", "1000")
+        assert done.stdout.splitlines() == tail.splitlines()[3:]
+        assert "4 events replayed, 99 % of them within" in done.stderr
+        assert (
+            recorded.run("replay", "a", "--types", "progress", "--speed", "max").stdout == tail.splitlines()[-1] + "\n"
+        )
+        assert recorded.run("replay", "a", "--until", "2020-01-01T00:00:00Z").stdout == ""
+        stepped = recorded.run("replay", "a", "--step", stdin=b"\n" * 20)
+        assert stepped.stdout == tail
+
+    def test_it_publishes_them_to_a_new_operation(self, recorded: Shell) -> None:
+        for _ in range(2):  # what was published is not published twice
+            done = recorded.run("replay", "a.ndjson", "--speed", "max", "--to", "operation:b")
+            assert done.returncode == 0, done.stderr
+        [copy] = recorded.lines("show", "b")
+        assert (copy["status"], copy["kind"], copy["result"]) == ("succeeded", "import", {"rows": 5})
+        assert copy["tags"] == ["replay_of:a"]
+        events = lines_of(recorded.says("tail", "b", "--from", "start", "--json"))
+        before = lines_of(recorded.says("tail", "a", "--from", "start", "--json"))
+        assert [(event["type"], event["data"]) for event in events if event["type"] == "log"] == [
+            (event["type"], event["data"]) for event in before if event["type"] == "log"
+        ]
+
+    def test_what_is_wrong_is_told(self, recorded: Shell) -> None:
+        assert "there is no operation nobody" in recorded.fails(4, "replay", "a", "nobody")
+        assert "no operation matches" in recorded.fails(2, "replay", "nobody")
+        assert "expected a number above 0" in recorded.fails(2, "replay", "a", "--speed", "0")
+        assert "expected - or operation:ID" in recorded.fails(2, "replay", "a", "--to", "b")
+        assert "is no time" in recorded.fails(2, "replay", "a", "--since", "soon")

@@ -4,7 +4,7 @@ from progress_broker.history import event_log
 from progress_broker.model.operation import NewOperation, Status
 from progress_broker.model.position import START
 from progress_broker.operations.store import Store
-from progress_broker.transfer.endpoints import OnConflict, Result, Unfinished
+from progress_broker.transfer.endpoints import OnConflict, Positions, Result, Unfinished
 from progress_broker.transfer.format import ExportedOperation
 from tests.transfer.exports import export, forget_all, import_into, listed, moved_fleet, parts_of, results, shown
 from tests.transfer.fleet import ENDED, SUCCEEDED, UNFINISHED, make_fleet, publish, told
@@ -86,3 +86,19 @@ async def test_each_way_to_meet_another_operation(store: Store) -> None:
     assert results(replaced)["parent"] is Result.REPLACED
     assert (await store.get("parent")).kind != "other"
     assert await listed(store, kinds=("other",)) == set()
+
+
+async def test_with_new_positions_events_are_published_again(store: Store) -> None:
+    text = await moved_fleet(store)
+    for result in (Result.STORED, Result.SKIPPED):
+        found = results(await import_into(store, text, positions=Positions.NEW, unfinished=Unfinished.END))
+        assert set(found.values()) == {result}, found
+    short, cancelled = await store.get("short"), await store.get("cancelled")
+    assert short.tags == ["eu", "x", "replay_of:short"]
+    assert (short.metadata, short.result) == ({"customer": 43, "note": "ö"}, {"rows": 1000})
+    assert cancelled.status is Status.CANCELLED
+    events = await event_log.kept(store, "long", 10_000)
+    assert [event.n for event in events][:1] == [1]
+    [source] = [part for part in parts_of(text) if isinstance(part, ExportedOperation) and part.id == "long"]
+    assert events[0].position > source.position
+    assert (await store.get("running")).error is not None

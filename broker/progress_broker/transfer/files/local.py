@@ -82,14 +82,14 @@ async def _write(file: BinaryIO, name: str, chunks: AsyncIterable[bytes]) -> int
 
 async def _chunks(file: BinaryIO, told: Callable[[int], None] | None) -> AsyncGenerator[bytes]:
     with file:
-        read = await _reader(file)
+        read = await reader_of(file)
         while chunk := await read(_CHUNK):
             if told is not None:
                 told(len(chunk))
             yield chunk
 
 
-async def _reader(file: BinaryIO) -> Callable[[int], Awaitable[bytes]]:
+async def reader_of(file: BinaryIO) -> Callable[[int], Awaitable[bytes]]:
     """Return what reads a file. From a pipe it does not use a thread, which could not be interrupted."""
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return partial(asyncio.to_thread, file.read)

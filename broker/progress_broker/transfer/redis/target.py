@@ -21,24 +21,20 @@ from progress_broker.transfer.endpoints import (
     OperationCopy,
     OperationSource,
     Outcome,
+    Positions,
     Result,
     Unfinished,
 )
 from progress_broker.transfer.files.operation_line import portable
 from progress_broker.transfer.files.writer import ExportWriter
 from progress_broker.transfer.format import ExportedEvent, ExportedOperation
+from progress_broker.transfer.redis.publishing import publish_again
 from progress_broker.transfer.redis.source import read_one
 from progress_broker.transfer.redis.staging import Staging
+from progress_broker.transfer.republishing import END_DATA
 
 _INDEX = re.compile(rb"(kind|owner|parent|tag|metadata):[^\n]+")
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
-_END_DATA = orjson.dumps(
-    {
-        "status": "failed",
-        "result": None,
-        "error": {"type": "moved", "message": "it had not ended when it was exported, and was ended by its import"},
-    }
-)
 
 
 class _There(Enum):
@@ -72,7 +68,10 @@ class RedisTarget:
         """Store operations; yield what came of each."""
         async with aclosing(source.operations()) as copies:
             async for copy in copies:
-                yield await self._store_one(copy, options)
+                if options.positions is Positions.NEW:
+                    yield await publish_again(self._store, copy, options)
+                else:
+                    yield await self._store_one(copy, options)
 
     async def _store_one(self, copy: OperationCopy, options: ImportOptions) -> Outcome:
         id = copy.operation.id + options.suffix
@@ -197,13 +196,13 @@ def _ended(operation: ExportedOperation) -> _Plan:
     position, n = b"%d-%d" % (ms, seq + 1), operation.n + 1
     changed = {
         b"status": Status.FAILED.value.encode(),
-        b"outcome": _END_DATA,
+        b"outcome": END_DATA,
         b"finished": b"%d" % milliseconds(position),
         b"n": b"%d" % n,
         b"position": position,
     }
     ended = operation._replace(fields={**operation.fields, **changed}, n=n, position=position)
-    return _Plan(ended, (ExportedEvent(n, position, b"end", _END_DATA),))
+    return _Plan(ended, (ExportedEvent(n, position, b"end", END_DATA),))
 
 
 def _renamed(operation: ExportedOperation, suffix: str) -> ExportedOperation:

@@ -1,13 +1,13 @@
 """`import`: store the operations of an export."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from progress_broker.errors import BrokerError, InvalidInput
 from progress_broker.settings import Settings
-from progress_broker.transfer.endpoints import ImportOptions, OnConflict, Outcome, Unfinished
+from progress_broker.transfer.endpoints import ImportOptions, OnConflict, Outcome, Positions, Unfinished
 from progress_broker.transfer.files.local import PIPE, check_file, open_source
 from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, print_error, print_info
@@ -43,6 +43,10 @@ def import_(
         Unfinished,
         typer.Option(help="What to do with one that has not ended: refuse, end as failed, or keep without a lease."),
     ] = Unfinished.REFUSE,
+    positions: Annotated[
+        Positions,
+        typer.Option(help="Keep the positions of events, or publish them as new events, which clients are told of."),
+    ] = Positions.KEEP,
     partial: Annotated[
         bool, typer.Option("--partial", help="Of a file that is damaged or cut short, import what is whole.")
     ] = False,
@@ -54,7 +58,7 @@ def import_(
     One that is there already with the same events is skipped. A table names only those that were not stored; `-o jsonl`
     and others have all. The exit code is 2 if any was refused, or not stored because of a conflict.
     """
-    options = _options(on_conflict, unfinished, dry_run)
+    options = _options(on_conflict, unfinished=unfinished, positions=positions, dry_run=dry_run)
     outcomes = Outcomes()
     with shown("Checking" if dry_run else "Importing", outcomes), Printer(SHAPE, output) as printer:
         damage = asyncio.run(_import(settings, file, partial, options, outcomes, printer))
@@ -65,11 +69,11 @@ def import_(
         raise typer.Exit(REJECTED)
 
 
-def _options(on_conflict: str, unfinished: Unfinished, dry_run: bool) -> ImportOptions:
+def _options(on_conflict: str, **given: Any) -> ImportOptions:
     if on_conflict.startswith(_SUFFIX) and len(on_conflict) > len(_SUFFIX):
-        return ImportOptions(suffix=on_conflict.removeprefix(_SUFFIX), unfinished=unfinished, dry_run=dry_run)
+        return ImportOptions(suffix=on_conflict.removeprefix(_SUFFIX), **given)
     try:
-        return ImportOptions(on_conflict=OnConflict(on_conflict), unfinished=unfinished, dry_run=dry_run)
+        return ImportOptions(on_conflict=OnConflict(on_conflict), **given)
     except ValueError:
         raise InvalidInput(
             f"--on-conflict {plain(on_conflict[:40])}: expected fail, skip, replace or suffix=TEXT", field="on_conflict"
