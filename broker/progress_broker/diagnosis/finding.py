@@ -43,6 +43,17 @@ class Check(StrEnum):
     SETTINGS = "settings"
     FILES = "files"
 
+    SERVER = "server"
+    ERRORS = "errors"
+    STREAM = "stream"
+    COMPRESSION = "compression"
+    FORWARDED = "forwarded"
+    METRICS = "metrics"
+    HTTP2 = "http2"
+
+    KEYS = "keys"
+    RIGHTS = "rights"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
