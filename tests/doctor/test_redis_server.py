@@ -24,6 +24,8 @@ from tests.servers import RealRedis, Sentinel, free_port, wait_until
 from tests.topologies.cluster import Cluster
 
 MIB = 1 << 20
+OF_OPERATORS = {"slowlog|get", "config|get"}
+"""What doctor asks that servers need not."""
 
 
 async def test_a_redis_as_it_should_be_has_no_fault_and_is_not_written_to(good: Any, good_redis: RealRedis) -> None:
@@ -48,6 +50,8 @@ async def test_what_it_is_configured_to_do(good: Any, good_redis: RealRedis) -> 
     good.config_resetstat()
     with configured(good, maxmemory=0):
         assert_found(await examine(good_redis.url), Check.MEMORY, Level.WARNING, "set maxmemory to about half")
+    with configured(good, client_output_buffer_limit="normal 1048576 0 0"):
+        assert_found(await examine(good_redis.url), Check.BUFFERS, Level.WARNING, "normal 0 0 0")
     with configured(good, appendonly="no"):
         assert_found(await examine(good_redis.url), Check.PERSISTENCE, Level.WARNING, "appendonly yes")
     assert bad(await examine(good_redis.url)) == {(Check.KEYSPACE, Level.FAULT)}  # nobody has used it yet
@@ -132,7 +136,7 @@ async def test_grants_that_a_user_lacks(good: Any, good_redis: RealRedis) -> Non
         good.execute_command("ACL", "SETUSER", "replica", "reset", "on", *rules.split())
         good.acl_log_reset()
         assert_found(await examine(url), Check.GRANTS, level, fix)
-        denied = {entry["object"] for entry in good.acl_log()} - {"slowlog|get"}  # asked where a PING was slow
+        denied = {entry["object"] for entry in good.acl_log()} - OF_OPERATORS
         assert bool(denied) == bool(fix)
     good.acl_deluser("replica")
     found = assert_found(await examine(url), Check.REDIS, Level.FAULT, "user and password")
@@ -157,6 +161,14 @@ async def test_addresses_of_another_kind(good_redis: RealRedis, folder: Path, cl
         found = await examine(f"{watching}/m")
         assert_found(found, Check.COPIES, Level.WARNING, "start a replica")
         assert {it.at for it in found} >= {alone}
+        gone = free_port()
+        found = await examine(f"{watching},127.0.0.1:{gone}/m")
+        assert_found(found, Check.SENTINELS, Level.GOOD, "")
+        assert assert_found(found, Check.SENTINELS, Level.WARNING, "start it").at == f"127.0.0.1:{gone}"
+        with redis.Redis.from_url(sentinel.url) as client:
+            client.execute_command("SENTINEL", "SET", "m", "quorum", 2)
+        found = await examine(f"{watching}/m")
+        assert_found(found, Check.SENTINELS, Level.WARNING, "start the other sentinels")
         assert_found(await examine(f"{watching}/other"), Check.REDIS, Level.FAULT, "`sentinel monitor`")
         assert_found(await examine(f"redis+sentinel://{alone}/m"), Check.REDIS, Level.FAULT, "write redis://")
     gone = f"redis+sentinel://127.0.0.1:{free_port()}/m"
@@ -168,6 +180,19 @@ async def test_each_master_of_a_cluster(cluster_of_masters: Cluster) -> None:
     found = await examine(cluster_of_masters.url)
     lonely = [it.at for it in found if (it.check, it.level) == (Check.COPIES, Level.WARNING)]
     assert sorted(lonely) == sorted(f"127.0.0.1:{node.port}" for node in cluster_of_masters.nodes)
+
+
+async def test_a_master_of_a_cluster_that_hangs(cluster_of_masters: Cluster) -> None:
+    hung, *others = cluster_of_masters.nodes
+    cluster_of_masters.stop(hung)
+    try:
+        found = await examine(cluster_of_masters.url, patience_s=1)
+    finally:
+        cluster_of_masters.cont(hung)
+        cluster_of_masters.await_whole()
+    away = assert_found(found, Check.REDIS, Level.FAULT, "start Redis")
+    assert (away.at, "does not answer within 1 s" in away.said) == (f"127.0.0.1:{hung.port}", True)
+    assert {it.at for it in found} > {f"127.0.0.1:{node.port}" for node in others}
 
 
 @pytest.fixture(scope="module")
@@ -182,4 +207,4 @@ async def test_a_certificate_that_expires(guarded: Guarded) -> None:
     assert "in 2 days" in assert_found(found, Check.CERTIFICATE, Level.WARNING, "renew").said
     later = await examine(url, clock=lambda: time.time() + 3 * 86_400)
     assert "has expired" in assert_found(later, Check.CERTIFICATE, Level.FAULT, "renew").said
-    assert not [it for it in found if it.level is Level.UNCHECKED]
+    assert {it.check for it in found if it.level is Level.UNCHECKED} == {Check.BUFFERS}

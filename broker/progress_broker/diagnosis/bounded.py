@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Iterable
 
-import redis.exceptions
-
 from progress_broker.diagnosis.finding import Check, Finding, Level
 from progress_broker.errors import BrokerError, Unreadable
 from progress_broker.nodes.redis_errors import storage_errors
@@ -39,6 +37,6 @@ async def all_of(*checks: Awaitable[Iterable[Finding]]) -> list[Finding]:
     return [finding for found in await asyncio.gather(*checks) for finding in found]
 
 
-def denied(check: Check, at: str, error: redis.exceptions.NoPermissionError, grant: str) -> Finding:
+def denied(check: Check, at: str, grant: str) -> Finding:
     """Return that something was not checked because Redis does not grant a command to our user."""
     return Finding(check, Level.UNCHECKED, at, f"not checked: this Redis user may not do it, which needs {grant}")

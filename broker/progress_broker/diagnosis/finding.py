@@ -21,6 +21,7 @@ class Check(StrEnum):
     """What is checked. docs/how-to/doctor.md has a section for each."""
 
     REDIS = "redis"
+    SENTINELS = "sentinels"
     ROLE = "role"
     VERSION = "version"
     EVICTION = "eviction"
@@ -31,6 +32,7 @@ class Check(StrEnum):
     GRANTS = "grants"
     CLOCK = "clock"
     LATENCY = "latency"
+    BUFFERS = "buffers"
     CERTIFICATE = "certificate"
 
     KEYSPACE = "keyspace"

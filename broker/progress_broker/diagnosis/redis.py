@@ -12,6 +12,7 @@ from progress_broker.diagnosis.bounded import PATIENCE_S
 from progress_broker.diagnosis.finding import Check, Finding, Level, said_and_fix
 from progress_broker.diagnosis.redis_data import examine_data
 from progress_broker.diagnosis.redis_server import examine_server
+from progress_broker.diagnosis.sentinels import examine_sentinels
 from progress_broker.diagnosis.servers import servers_of
 from progress_broker.errors import StorageUnsuitable
 from progress_broker.nodes.pool_settings import address_of
@@ -39,6 +40,7 @@ async def examine_redis(
     """
     address = address_of(settings)
     settings = settings.model_copy(update={"redis_timeout_s": patience_s})
+    sentinels = await examine_sentinels(address, patience_s) if address.kind == "sentinel" else []
     try:
         async with servers_of(settings) as servers, closing(Connections.open(settings)) as connections:
             data, results = await asyncio.gather(
@@ -46,8 +48,8 @@ async def examine_redis(
                 asyncio.gather(*(examine_server(server, settings, patience_s, clock) for server in servers)),
             )
     except (redis.exceptions.RedisError, OSError) as error:
-        return Examined([_no_master(address.shown, error)], reached=False)
-    findings = [finding for found, _ in results for finding in found]
+        return Examined([_no_master(address.shown, error), *sentinels], reached=False)
+    findings = sentinels + [finding for found, _ in results for finding in found]
     reached = any(answers for _, answers in results)
     return Examined([*findings, *data] if reached else findings, reached)
 

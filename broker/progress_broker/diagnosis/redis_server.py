@@ -24,6 +24,8 @@ from progress_broker.runtime.steps import run_steps_async
 from progress_broker.settings import Settings
 
 SLOW_S = 0.02
+LEAST_BUFFER_BYTES = 32 << 20
+"""More than a page of the largest events."""
 _PINGS, _SLOWEST_BUT_ONE = 100, -2
 
 _REACH = "start Redis, or set PROGRESS_REDIS_URL to its address; firewalls and `bind` may be in the way"
@@ -48,6 +50,7 @@ async def examine_server(
         run(Check.MEMORY, _report(server)),
         run(Check.GRANTS, examine_grants(server, settings)),
         run(Check.CLOCK, _clock(server, clock)),
+        run(Check.BUFFERS, _buffers(server)),
     ]
     if server.address.tls:
         others.append(run(Check.CERTIFICATE, _certificate(server, clock)))
@@ -97,9 +100,29 @@ async def _unreached(server: Server, settings: Settings, error: StorageUnavailab
 async def _report(server: Server) -> Iterable[Finding]:
     try:
         report = await server.client.info()
-    except redis.exceptions.NoPermissionError as error:
-        return [denied(Check.MEMORY, server.at, error, "+info")]
+    except redis.exceptions.NoPermissionError:
+        return [denied(Check.MEMORY, server.at, "+info")]
     return list(examine_report(report, server.at, replicated=server.address.kind != "single"))
+
+
+async def _buffers(server: Server) -> Iterable[Finding]:
+    try:
+        reply = await server.client.config_get("client-output-buffer-limit")
+    except redis.exceptions.NoPermissionError:
+        return [denied(Check.BUFFERS, server.at, "+config|get")]
+    words = _text(next(iter(reply.values()), "")).split()
+    # Four words a class of clients: its name, a hard and a soft limit in bytes, and for how many seconds the soft one.
+    limits = {words[at]: words[at + 1 : at + 3] for at in range(0, len(words) - 2, 4)}
+    least = min((int(limit) for limit in limits.get("normal", ()) if limit.isdigit() and limit != "0"), default=None)
+    if least is None or least >= LEAST_BUFFER_BYTES:
+        return [Finding(Check.BUFFERS, Level.GOOD, server.at, "replies may be as large as they need to be")]
+    said = f"Redis cuts off clients that have not taken {least} bytes of replies yet: servers that catch up take more"
+    fix = "CONFIG SET client-output-buffer-limit 'normal 0 0 0', and in its configuration"
+    return [Finding(Check.BUFFERS, Level.WARNING, server.at, said, fix)]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 async def _clock(server: Server, clock: Callable[[], float]) -> Iterable[Finding]:
