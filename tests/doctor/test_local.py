@@ -18,12 +18,15 @@ def found(shell: Shell, *words: str) -> dict[tuple[str, str, str], dict[str, Any
 
 def test_names_and_sources(good: Any, good_redis: RealRedis, folder: Path) -> None:
     shell = Shell(folder, redis_url=good_redis.url, retention="5", jwt_leway_s="3")
-    (folder / ".env").write_text("PROGRESS_PREFIX=pb\n")
+    (folder / ".env").write_text("PROGRESS_PREFIX=pb\nPROGRESS_REDIS_URL=redis://here\n")
+    assert "rights" not in {check for check, _, _ in found(shell)}
+    (folder / ".env").write_text("PROGRESS_PREFIX=pb\nPROGRESS_TOKEN=secret\n")
     (folder / ".env").chmod(0o644)
     told = found(shell, "--data-dir", str(folder))
     assert [key[:2] for key in told] == [("settings", "warning"), ("rights", "warning"), ("settings", "good")]
     assert "chmod 600 .env" in told["rights", "warning", ".env"]["fix"]
     sources = told["settings", "good", "settings"]["found"]
+    assert "secret" not in sources
     assert "PROGRESS_DATA_DIR (option), PROGRESS_PREFIX (.env), PROGRESS_REDIS_URL (environment)" in sources
     assert good_redis.url not in sources
 

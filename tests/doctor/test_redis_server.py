@@ -205,6 +205,8 @@ async def test_a_certificate_that_expires(guarded: Guarded) -> None:
     url = guarded.url("replica")
     found = await examine(url)
     assert "in 2 days" in assert_found(found, Check.CERTIFICATE, Level.WARNING, "renew").said
+    found = await examine(f"{url.partition('?')[0]}?ssl_cert_reqs=none")
+    assert "is not checked" in assert_found(found, Check.CERTIFICATE, Level.WARNING, "ssl_ca_certs").said
     later = await examine(url, clock=lambda: time.time() + 3 * 86_400)
     assert "has expired" in assert_found(later, Check.CERTIFICATE, Level.FAULT, "renew").said
     assert {it.check for it in found if it.level is Level.UNCHECKED} == {Check.BUFFERS}

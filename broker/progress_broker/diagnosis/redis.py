@@ -42,7 +42,7 @@ async def examine_redis(
     settings = settings.model_copy(update={"redis_timeout_s": patience_s})
     sentinels = await examine_sentinels(address, patience_s) if address.kind == "sentinel" else []
     try:
-        async with servers_of(settings) as servers, closing(Connections.open(settings)) as connections:
+        async with servers_of(settings) as servers, _closing(Connections.open(settings)) as connections:
             data, results = await asyncio.gather(
                 examine_data(connections, settings, patience_s),
                 asyncio.gather(*(examine_server(server, settings, patience_s, clock) for server in servers)),
@@ -55,7 +55,7 @@ async def examine_redis(
 
 
 @asynccontextmanager
-async def closing(connections: Connections) -> AsyncIterator[Connections]:
+async def _closing(connections: Connections) -> AsyncIterator[Connections]:
     """Close connections at the end of the block."""
     try:
         yield connections

@@ -109,9 +109,7 @@ async def _sampled(node: Any, keys: Sequence[LaneKeys], at: str) -> Iterable[Fin
         for lane in keys:
             pipeline.zrandmember(lane.index, min(_SAMPLE, 1 + _MOST // len(keys)))
         samples = readable(await pipeline.execute(raise_on_error=False))
-    listed = [
-        (lane, id.decode("utf-8", "replace")) for lane, ids in zip(keys, samples, strict=True) for id in ids or ()
-    ]
+    listed = [(lane, _text(id)) for lane, ids in zip(keys, samples, strict=True) for id in ids or ()]
     if not listed:
         return [Finding(Check.ORPHANS, Level.GOOD, at, "no operation is listed")]
     async with node.pipeline(transaction=False) as pipeline:

@@ -26,6 +26,7 @@ from progress_broker.settings import Settings
 SLOW_S = 0.02
 LEAST_BUFFER_BYTES = 32 << 20
 """More than a page of the largest events."""
+_OFF = ("false", "no", "0")
 _PINGS, _SLOWEST_BUT_ONE = 100, -2
 
 _REACH = "start Redis, or set PROGRESS_REDIS_URL to its address; firewalls and `bind` may be in the way"
@@ -177,13 +178,14 @@ async def _slowest(server: Server) -> str:
 
 
 async def _certificate(server: Server, clock: Callable[[], float]) -> Iterable[Finding]:
-    return [await examine_certificate(server.at, server.endpoint, _context(server), clock())]
-
-
-def _context(server: Server) -> ssl.SSLContext:
-    """Return how the client library checks the certificate, as the options of the address say."""
     options = server.address.library
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_certfile"):
+    if options.get("ssl_cert_reqs") == "none":
+        said = "Redis' certificate is not checked (ssl_cert_reqs=none): somebody else can pretend to be this Redis"
+        fix = "take ssl_cert_reqs out of PROGRESS_REDIS_URL, and name the CA of the certificate: ?ssl_ca_certs=…"
+        return [Finding(Check.CERTIFICATE, Level.WARNING, server.at, said, fix)]
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    if options.get("ssl_check_hostname", "true").lower() in _OFF:
+        context.check_hostname = False
+    if "ssl_certfile" in options:
         context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    return context
+    return [await examine_certificate(server.at, server.endpoint, context, clock())]

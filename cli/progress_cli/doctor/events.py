@@ -44,8 +44,8 @@ async def examine_compression(connection: AsyncConnection, patience_s: float) ->
 
 async def examine_forwarded(connection: AsyncConnection, patience_s: float, *, local: bool) -> Iterable[Finding]:
     """Return whether a client can pretend to have another address. `local`: only this machine reaches the URL."""
-    url = connection.url
-    async with _operation(connection) as id, _Reader(connection, id, {"X-Forwarded-For": FORGED}, patience_s) as reader:
+    url, headers = connection.url, {"X-Forwarded-For": FORGED}
+    async with _operation(connection, patience_s) as id, _Reader(connection, id, headers, patience_s) as reader:
         await reader.wait_for(b"event:", patience_s / 2)
         answer = await connection.request("GET", "/v1/admin/streams", query=[("operation", id)], timeout_s=patience_s)
     addresses = read_answer(url, answer.body, lambda page: [stream["address"] for stream in page["streams"]])
@@ -70,43 +70,41 @@ async def examine_forwarded(connection: AsyncConnection, patience_s: float, *, l
 
 
 async def _arrival(check: Check, connection: AsyncConnection, encoding: str, patience_s: float, fix: str) -> Finding:
-    url = connection.url
-    async with (
-        _operation(connection) as id,
-        _Reader(connection, id, {"Accept-Encoding": encoding}, patience_s) as reader,
-    ):
+    url, headers = connection.url, {"Accept-Encoding": encoding}
+    async with _operation(connection, patience_s) as id, _Reader(connection, id, headers, patience_s) as reader:
         await reader.wait_for(b"event:", patience_s / 4)  # for then only the event's own way is measured
         began = time.perf_counter()
-        await _publish(connection, id, "log", {"message": _MARK})
+        await _publish(connection, id, "log", {"message": _MARK}, patience_s)
         if await reader.wait_for(_MARK.encode(), patience_s / 2):
             took_s = time.perf_counter() - began
             said = f"an event arrives after {1000 * took_s:.0f} ms{reader.packed}"
             return Finding(check, Level.GOOD, url, said, figures={"arrival_s": round(took_s, 4)})
-        await _publish(connection, id, "end", {"status": "succeeded"})
+        await _publish(connection, id, "end", {"status": "succeeded"}, patience_s)
         if await reader.wait_for(_MARK.encode(), patience_s / 2):
             return Finding(check, Level.FAULT, url, f"events arrive only when the stream ends{reader.packed}", fix)
     return Finding(check, Level.FAULT, url, f"no event arrives within {patience_s:g} s{reader.packed}", fix)
 
 
 @asynccontextmanager
-async def _operation(connection: AsyncConnection) -> AsyncIterator[str]:
+async def _operation(connection: AsyncConnection, patience_s: float) -> AsyncIterator[str]:
     """Create an operation that is deleted at the end of the block, or ended if that is not permitted."""
     id = f"{KIND}-{token_hex(8)}"
     new = {"id": id, "kind": KIND, "title": "progress-broker doctor", "retention_s": RETENTION_S}
-    await connection.request("POST", "/v1/operations", body=orjson.dumps(new))
+    await connection.request("POST", "/v1/operations", body=orjson.dumps(new), timeout_s=patience_s)
     try:
         yield id
     finally:
         try:
-            await connection.request("DELETE", f"/v1/operations/{id}", query=[("force", "true")])
+            path, force = f"/v1/operations/{id}", [("force", "true")]
+            await connection.request("DELETE", path, query=force, timeout_s=patience_s)
         except BrokerError:
             with suppress(BrokerError):
-                await _publish(connection, id, "end", {"status": "cancelled"})
+                await _publish(connection, id, "end", {"status": "cancelled"}, patience_s)
 
 
-async def _publish(connection: AsyncConnection, id: str, type: str, data: dict[str, str]) -> None:
+async def _publish(connection: AsyncConnection, id: str, type: str, data: dict[str, str], patience_s: float) -> None:
     body = orjson.dumps({"type": type, "data": data})
-    await connection.request("POST", f"/v1/operations/{id}/events", body=body)
+    await connection.request("POST", f"/v1/operations/{id}/events", body=body, timeout_s=patience_s)
 
 
 class _Reader:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dotenv import dotenv_values
+from pydantic import SecretStr
 
 from progress_broker.diagnosis.bounded import all_of, bounded
 from progress_broker.diagnosis.finding import Check, Finding, Level
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, expand_user
+from progress_cli.options import option_kind
 from progress_cli.unknown_settings import misspelled
 
 _AT = "settings"
@@ -58,7 +60,9 @@ def _rights(settings: Settings) -> Iterator[Finding]:
     """Return which files others may read although they are secret, or write although servers believe them."""
     key = settings.jwt_key.get_secret_value() if settings.jwt_key else ""
     jwks = settings.jwt_jwks or ""
-    secret = {"PROGRESS_TLS_KEY": settings.tls_key, "PROGRESS_TOKEN_FILE": settings.token_file, ".env": Path(".env")}
+    secret = {"PROGRESS_TLS_KEY": settings.tls_key, "PROGRESS_TOKEN_FILE": settings.token_file}
+    if any(map(_is_secret, dotenv_values(".env").items())):
+        secret[".env"] = Path(".env")
     believed = {
         "PROGRESS_API_KEYS": settings.api_keys,
         "PROGRESS_JWT_KEY": Path(key[1:]) if key.startswith("@") else None,
@@ -75,6 +79,13 @@ def _rights(settings: Settings) -> Iterator[Finding]:
             yield _weak(name, f"others may write to {path}, which is believed", f"chmod go-w {path}")
         elif name in secret and mode & stat.S_IROTH:
             yield _weak(name, f"everybody on this machine may read {path}, which has secrets", f"chmod 600 {path}")
+
+
+def _is_secret(setting: tuple[str, str | None]) -> bool:
+    """Return whether a setting is secret. An address of Redis is, if it has a password."""
+    name, value = setting[0].upper().removeprefix("PROGRESS_").lower(), setting[1] or ""
+    field = Settings.model_fields.get(name)
+    return field is not None and option_kind(field.annotation) is SecretStr and (name != "redis_url" or "@" in value)
 
 
 def _weak(name: str, said: str, fix: str) -> Finding:

@@ -51,7 +51,7 @@ _SHAPE: Shape[Finding] = Shape(
 def exit_code(findings: Sequence[Finding], format: ReportFormat, *, reached: bool) -> int:
     """Return 2 if there is a fault, 1 if there is a warning, else 0; 5 if nothing was reached.
 
-    Nagios knows no 5: for it, nothing reached is a fault as others.
+    Nagios knows no 5: there, that nothing was reached is a fault as others.
     """
     if not reached and format is not ReportFormat.NAGIOS:
         return STORAGE

@@ -36,7 +36,8 @@ def doctor(
     at the private Redis on this machine.
     """
     findings, reached = asyncio.run(_examine(settings, url or ([settings.url] if settings.url else []), timeout))
-    told = [finding for finding in findings if not only or finding.check in only]
+    # Where nothing was reached, nothing else could be found.
+    told = [finding for finding in findings if not only or not reached or finding.check in only]
     print_report(told, output, typer.echo)
     raise typer.Exit(exit_code(told, output, reached=reached))
 
