@@ -354,6 +354,12 @@ async def _set_retention(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: retention.change(largest.store, retention.Retention(60, 60))
 
 
+@case("keep")
+async def _keep(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(300)
+    return lambda: retention.keep(largest.store, id, retention.PINNED)
+
+
 @case("probe")
 async def _probe(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: largest.store.probe(LANE, "~probe-1", b"1")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from progress_broker.access.audit import Audit
 from progress_broker.access.fact_cache import AttributeCache
+from progress_broker.bulk.job import Jobs
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
@@ -50,12 +51,12 @@ from progress_server.routes import (
     workers,
 )
 from progress_server.routes.operators import audit as audit_route
-from progress_server.routes.operators import counts, observe
+from progress_server.routes.operators import bulk, counts, observe
 from progress_server.routes.operators import streams as open_streams
 from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
-    *(streams, websocket, counts, operations, publish, workers, history, tickets, revocations, session, health),
+    *(streams, websocket, counts, bulk, operations, publish, workers, history, tickets, revocations, session, health),
     *(observe, open_streams, audit_route),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""
@@ -146,7 +147,10 @@ def create_app(
                 await hub.started()
         await resources.enter_async_context(Presence(ours, config, hub))
         resources.callback(delattr, app.state, "context")
-        app.state.context = Context(config, ours, hub, registry, AttributeCache(ours), audit, app_decides=app_decides)
+        jobs = await resources.enter_async_context(Jobs(ours))
+        app.state.context = Context(
+            config, ours, hub, registry, AttributeCache(ours), jobs, audit, app_decides=app_decides
+        )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

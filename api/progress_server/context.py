@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from progress_broker.access.audit import Audit
 from progress_broker.access.fact_cache import AttributeCache
+from progress_broker.bulk.job import Jobs
 from progress_broker.hub import Hub
 from progress_broker.model.operation import OPERATION_ID
 from progress_broker.operations.store import Store
@@ -27,6 +28,7 @@ class Context:
     hub: Hub
     metrics: CollectorRegistry
     facts: AttributeCache
+    jobs: Jobs
     audit: Audit
     app_decides: bool = False
     """Whether code of the app that this server is mounted in authenticates callers."""

@@ -28,6 +28,26 @@ COMMANDS = (
         "cancel:cancel",
         "Ask the worker of an operation, and the workers of its children, to stop. They see who asked.",
     ),
+    LazyCommand(
+        "failures",
+        "many.failures:failures",
+        "Show what failed, in groups: how many, and the newest one with its message. Without a time, in the last hour.",
+    ),
+    LazyCommand(
+        "rm",
+        "many.deleting:rm",
+        "Delete operations that have ended, by their ids or by a query. Their ids can't be used again for a while.",
+    ),
+    LazyCommand(
+        "purge",
+        "many.deleting:purge",
+        "Delete the operations of a query that have ended, such as `--ended-until 7d`, or `--kind import`.",
+    ),
+    LazyCommand(
+        "retain",
+        "many.retain:retain",
+        "Say how long chosen operations are kept. It counts more than the retention of all (`retention`).",
+    ),
     LazyCommand("signal", "signal:signal", "Send a signal to an operation's worker, such as `pause`."),
     LazyCommand(
         "publish",

@@ -47,6 +47,10 @@ def settings(tmp_path: Path) -> Settings:
 def body_of(call: str, id: str) -> dict[str, Any]:
     bodies: dict[str, Any] = {
         "POST /v1/operations/{id}/signals": {"type": "pause"},
+        "PATCH /v1/operations/{id}": {"retention_s": 60.0},
+        "POST /v1/operations:cancel": {"ids": [id]},
+        "POST /v1/operations:signal": {"ids": [id], "type": "pause"},
+        "POST /v1/operations:purge": {"ids": [id]},
         "POST /v1/operations/{id}/events": {"type": "log", "data": {"message": "hello"}},
         "POST /v1/workers/create": {},
         "POST /v1/workers/view": {"operation": id},

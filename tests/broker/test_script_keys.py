@@ -119,6 +119,8 @@ async def use_everything(store: Store) -> None:
         await store.publish("long", [log, encode("progress", {"percent": 1}, store.settings)] * 70)
     assert len(await event_log.kept(store, "long", 1_000)) > 110
     await retention.change(store, retention.Retention(60, 600))
+    for keep in (retention.PINNED, retention.Keep(60), None):
+        await retention.keep(store, "a", keep)
     for id in ("a", "b", "c", "long"):
         keys = store.keyspace.operation(id)
         for member in await redis.zrange(keys.lane.expiry, 0, -1):
@@ -174,7 +176,8 @@ async def test_each_key_was_declared_or_looked_at_before_the_first_write(
                     if keys & ran.declared:  # one alone is not seen to be elsewhere
                         known |= keys
                     derived |= {ran.verb} if written and keys - ran.declared else set()
-            assert derived == {"adopt", "create", "publish", "delete", "sweep", "repair", "retain", "probe"}
+            written_elsewhere = {"create", "publish", "delete", "sweep", "repair", "retain", "keep", "probe", "adopt"}
+            assert derived == written_elsewhere
 
 
 async def read_command(redis: Any, name: str) -> set[str]:

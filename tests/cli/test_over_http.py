@@ -16,6 +16,7 @@ from progress_broker.settings import Settings
 from progress_workers import Operation
 from tests.api.proofs import AUDIENCE, SECRET, token
 from tests.cli.conftest import Shell
+from tests.cli.test_many import many_at_once
 from tests.servers import ApiReplica, RealRedis, free_port, wait_until
 
 
@@ -55,6 +56,10 @@ def test_every_command_does_what_it_does_in_redis(remote: Shell) -> None:
     assert kinds == ["status", *["log"] * 60, "status", "progress", "status", "end"]
     assert "there is no operation" in remote.fails(4, "show", "b")
     assert "not a valid position" in remote.fails(2, "tail", "a", "--from", "yesterday")
+
+
+def test_commands_on_many_do_what_they_do_in_redis(remote: Shell) -> None:
+    many_at_once(remote)
 
 
 def test_a_command_is_run_as_an_operation(remote: Shell) -> None:

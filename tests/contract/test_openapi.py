@@ -16,7 +16,10 @@ from tests.conftest import make_settings
 CALLS = {
     "/v1/operations": {"post", "get"},
     "/v1/operations/counts": {"get"},
-    "/v1/operations/{id}": {"get", "delete"},
+    "/v1/operations/{id}": {"get", "delete", "patch"},
+    "/v1/operations:cancel": {"post"},
+    "/v1/operations:signal": {"post"},
+    "/v1/operations:purge": {"post"},
     "/v1/operations/{id}/cancel": {"post"},
     "/v1/operations/{id}/events": {"post", "get"},
     "/v1/operations/{id}/signals": {"post"},

@@ -31,7 +31,7 @@ ERRORS = Middleware(ServerErrorMiddleware)
 """Turns exceptions into responses. The framework adds it; here it only marks its position in the list."""
 
 _READING = ("GET", "HEAD")
-_METHODS = (*_READING, "POST", "DELETE")
+_METHODS = (*_READING, "POST", "PATCH", "DELETE")
 
 _ANY_HEADER = ("*",)
 """A preflight may ask for any headers. Clients and tracing libraries add headers that we can't list. This is safe: the

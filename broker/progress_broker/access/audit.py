@@ -33,7 +33,7 @@ LENGTH = 10_000
 """About how many entries each stream keeps."""
 _MOST_WAITING = 10_000
 _TOGETHER = 500
-_LONGEST = 1_024
+LONGEST = 1_024
 """The most characters of one field."""
 _PAGE = 1_000
 _NEWEST = "+"
@@ -135,7 +135,7 @@ async def _store(store: Store, entries: Sequence[AuditEntry]) -> None:
     changes, creates = audit_keys(store.keyspace.prefix)
     async with store.connections.commands.pipeline(transaction=False) as redis:
         for entry in entries:
-            fields = {name: str(value)[:_LONGEST] for name, value in entry._asdict().items() if value}
+            fields = {name: str(value)[:LONGEST] for name, value in entry._asdict().items() if value}
             redis.xadd(creates if entry.action == CREATE else changes, fields, maxlen=LENGTH, approximate=True)
         with storage_errors():
             await redis.execute()

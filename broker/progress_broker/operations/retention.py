@@ -7,14 +7,16 @@ the keys of its lane. A change applies to existing operations, too.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
+from progress_broker.model.operation import MAX_RETENTION_S
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
+from progress_broker.operations.commands import check_rejection
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import meta_key
-from progress_broker.storage.scripts import RETAIN, SET_RETENTION
+from progress_broker.storage.scripts import KEEP, RETAIN, SET_RETENTION
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,29 @@ class Retention:
         """Return what holds until a server or an operator sets something else."""
         fields = Settings.model_fields
         return cls(fields["retention_s"].default, fields["idle_timeout_s"].default)
+
+
+class Keep(NamedTuple):
+    """How long one operation is kept, in seconds, whatever the retention of all is."""
+
+    ended_s: float
+    """After its end."""
+    idle_s: float | None = None
+    """Without events, if it has not ended; None: as others."""
+
+
+PINNED = Keep(MAX_RETENTION_S, MAX_RETENTION_S)
+"""For as long as can be. Each key has an end."""
+
+
+async def keep(store: Store, operation: str, new: Keep | None) -> None:
+    """Say how long an operation is kept; None: as the retention, or its creator, says. Raises `NotFound` or `Gone`."""
+    keys = store.keyspace.operation(operation)
+    args = ["DEFAULT"] if new is None else ["KEEP", str(max(1, round(1000 * new.ended_s)))]
+    if new is not None and new.idle_s is not None:
+        args += ["IDLE", str(round(1000 * new.idle_s))]
+    call = Call(KEEP, (keys.snapshot, keys.log, keys.lane.expiry), (operation, *args))
+    check_rejection(await store.connections.scripts.run(call))
 
 
 async def read(store: Store) -> Retention:

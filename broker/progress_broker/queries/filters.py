@@ -122,9 +122,9 @@ class Filters:
             )
         return replace(self, statuses=self.statuses or TERMINAL)
 
-    def of_caller(self, grants: Grants) -> Self:
-        """Return these filters for a caller with these grants."""
-        return replace(self, grants=None if grants.allows_everywhere(self.action) else grants)
+    def of_caller(self, grants: Grants, action: Action = Action.READ) -> Self:
+        """Return these filters for what a caller with these grants may do."""
+        return replace(self, action=action, grants=None if grants.allows_everywhere(action) else grants)
 
 
 def _has(text: str, part: str) -> bool:

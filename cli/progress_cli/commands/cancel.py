@@ -6,31 +6,49 @@ from typing import Annotated
 
 import typer
 
-from progress_broker.model.operation import Operation
+from progress_broker.model.operation import NewCancel, Operation
+from progress_broker.model.validation import validated
+from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
-from progress_cli.operation_options import AsJson, Id
+from progress_cli.commands.many.acting import MOST, PIPE, RPS, DryRun, Ids, Most, Options, Rps, Yes, act_on_many
+from progress_cli.operation_options import AsJson
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
+from progress_cli.query_options import with_filters
 
 
 @with_settings(*READER)
+@with_filters()
 def cancel(
     settings: Settings,
-    id: Id,
+    ids: Ids = None,
+    query: Pairs = (),
     reason: Annotated[
         str | None, typer.Option(help="The reason, which the worker and all watchers see: 1,024 characters at most.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="End the operation now. Later updates from its worker are rejected.")
     ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    rps: Rps = RPS,
+    most: Most = MOST,
     as_json: AsJson = False,
 ) -> None:
     """Ask the worker of an operation, and the workers of its children, to stop. They see who asked.
 
-    An operation that no worker has started ends at once. An operation that has ended does not change.
+    An operation that no worker has started ends at once. An operation that has ended does not change. Several
+    operations are named, or chosen by a query; then it asks before it does anything.
     """
+    if query or dry_run or ids is None or len(ids) != 1 or ids == [PIPE]:
+        validated(NewCancel, {"reason": reason})
+        options = Options(dry_run, yes, rps, most)
+        act_on_many(
+            settings, ids or (), query, options, lambda many: many.cancel(reason=reason, force=force), "cancelled"
+        )
+    (id,) = ids
     operation, changed, now = asyncio.run(_cancel(settings, id, reason, force))
     if as_json:
         typer.echo(operation.model_dump_json())

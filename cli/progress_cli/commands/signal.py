@@ -9,26 +9,48 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewSignal
 from progress_broker.model.validation import read_json, validated
+from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
-from progress_cli.operation_options import AsJson, Id
+from progress_cli.commands.many.acting import MOST, PIPE, RPS, DryRun, Most, Options, Rps, Yes, act_on_many
+from progress_cli.operation_options import AsJson
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
+from progress_cli.query_options import with_filters
 
 
 @with_settings(*READER)
+@with_filters()
 def signal(
     settings: Settings,
-    id: Id,
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="A type that the worker knows, such as pause or resume.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[ID...|-] TYPE",
+            help="Operations, or `-` for ids from standard input; and a type that the workers know, such as pause.",
+        ),
+    ],
+    query: Pairs,
     data: Annotated[str | None, typer.Option(metavar="JSON", help="The data of the signal.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    rps: Rps = RPS,
+    most: Most = MOST,
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to an operation's worker, such as `pause`.
 
-    The worker decides what to do with it. To stop the work, use `cancel`.
+    The worker decides what to do with it. To stop the work, use `cancel`. Several operations are named, or chosen by a
+    query; then it asks before it does anything.
     """
+    *ids, type = words
+    if query or dry_run or len(ids) != 1 or ids == [PIPE]:
+        if not (ids or query):
+            raise InvalidInput(f"name an operation, or choose some by options, before the type {type!r}", field="type")
+        options, sent = Options(dry_run, yes, rps, most), _signal(type, data)
+        act_on_many(settings, ids, query, options, lambda many: many.signal(sent), "signalled")
+    (id,) = ids
     sent = _signal(type, data)
     by = caller() if settings.url is None else None  # a server says itself who sent it, if it knows
     asyncio.run(_send(settings, id, sent, by))

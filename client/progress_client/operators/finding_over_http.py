@@ -18,7 +18,7 @@ from progress_client.http.problems import read_answer
 
 M = TypeVar("M", bound=BaseModel)
 
-_OPERATIONS = "/v1/operations"
+OPERATIONS = "/v1/operations"
 
 
 class _Listing(BaseModel):
@@ -43,12 +43,12 @@ class FinderOverHttp:
     async def page(self, query: Pairs, *, order: Order, limit: int, cursor: str | None) -> Page:
         """Return a page."""
         more = [("sort", order.value), ("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
-        page = await self._get(_OPERATIONS, [*query, *more], _Listing)
+        page = await self._get(OPERATIONS, [*query, *more], _Listing)
         return Page(page.operations, page.next_cursor, page.lanes_away)
 
     async def counts(self, query: Pairs) -> Counts:
         """Return the counts."""
-        found = await self._get(f"{_OPERATIONS}/counts", query, _Counted)
+        found = await self._get(f"{OPERATIONS}/counts", query, _Counted)
         return Counts(found.counts, found.approximate, found.lanes_away)
 
     async def now(self) -> datetime:

@@ -13,10 +13,11 @@ for i = 2, #ARGV do
   local id = string.match(ARGV[i], '^(%w[%w._~-]*)\n')
   local key = id and ARGV[1] .. id
   local found = key and ask('HMGET', key, 'schema', 'status', 'position', 'listed_ms', 'finished', 'retention_asked_ms',
-    'idle_asked_ms', 'retention_ms', 'idle_ms', 'imported_ms')
+    'idle_asked_ms', 'retention_ms', 'idle_ms', 'imported_ms', 'keep_ms', 'keep_idle_ms')
   if found and found[1] == SCHEMA and whole(found[4]) and string.find(found[3] or '', '^%d+%-') then
-    local retention_ms = kept_ms(policy[1], found[6], found[8])
-    local idle_ms = kept_ms(policy[2], found[7], found[9])
+    -- What an operator said of this one counts more.
+    local retention_ms = whole(found[11]) and found[11] or kept_ms(policy[1], found[6], found[8])
+    local idle_ms = whole(found[12]) and found[12] or kept_ms(policy[2], found[7], found[9])
     local since = whole(found[5]) and found[5] or found[4]
     if whole(found[10]) and tonumber(found[10]) > tonumber(since) then since = found[10] end -- imported long after its end
     local expires = tonumber(since) + tonumber(TERMINAL[found[2]] and retention_ms or idle_ms)

@@ -1,0 +1,190 @@
+"""What commands on many operations have in common: which ones, a look at them, the question, and what came of it."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, NamedTuple, NoReturn
+
+import typer
+
+from progress_broker.access.audit import LONGEST
+from progress_broker.bulk.carrying import AT_ONCE, Report, carry_out
+from progress_broker.bulk.selection import SAMPLES, Selection
+from progress_broker.bulk.verbs import Verb
+from progress_broker.errors import InvalidInput, NotFound
+from progress_broker.model.operation import is_id
+from progress_broker.queries.fields import Pairs
+from progress_broker.settings import Settings
+from progress_broker.storage.lanes import shown
+from progress_cli.caller import caller
+from progress_cli.exit_codes import REJECTED, STORAGE, exit_code, print_error, print_info
+from progress_cli.output import format
+from progress_client.operators.many import Many, open_many
+
+PIPE = "-"
+RPS = 200.0
+"""Operations a second, unless said."""
+MOST = 100_000
+"""How many operations one command acts on, unless said."""
+
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID...|-]", help="Operations; `-` reads ids from standard input.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Rps = Annotated[float, typer.Option("--rps", min=0.1, help="How many operations a second, at most.")]
+Most = Annotated[int, typer.Option("--max", min=1, help="Refuse to act on more operations than this.")]
+
+
+class Options(NamedTuple):
+    """How to act on many operations."""
+
+    dry_run: bool
+    yes: bool
+    rps: float
+    most: int
+
+
+def act_on_many(
+    settings: Settings,
+    ids: Sequence[str],
+    query: Pairs,
+    options: Options,
+    verb_of: Callable[[Many], Verb],
+    done: str,
+) -> NoReturn:
+    """Do it to the operations that were named or chosen, after a question; `done` is such as `cancelled`.
+
+    Ends the command with a code unless all was done.
+    """
+    named = _read_ids(ids)
+    if named and query:
+        raise InvalidInput("name operations, or choose them by options, and not both")
+    if not named and not query:
+        raise InvalidInput("name operations, or choose them by options: see `progress-broker ls --help`")
+    if not (options.yes or options.dry_run or (sys.stdin.isatty() and sys.stderr.isatty())):
+        raise InvalidInput(
+            "nothing was done, as there is no terminal to ask: confirm with --yes, or look with --dry-run"
+        )
+    raise typer.Exit(asyncio.run(_run(settings, named, query, options, verb_of, done)))
+
+
+async def _run(
+    settings: Settings,
+    ids: Sequence[str],
+    query: Pairs,
+    options: Options,
+    verb_of: Callable[[Many], Verb],
+    done: str,
+) -> int:
+    many = await open_many(settings, caller())
+    try:
+        verb = verb_of(many)
+        selection = Selection(len(ids), ids[:SAMPLES], ()) if ids else await many.select(verb, query, options.most)
+        _look(selection, options, done)
+        if options.dry_run or not (options.yes or (selection.number and typer.confirm("Go on?", err=True))):
+            return _partly(selection.lanes_away)
+        away: set[int] = set()
+        groups = _groups(ids) if ids else many.found(verb, query, away)
+        async with aclosing(groups):
+            report = await _carry_out(many, verb, groups, query, options)
+    finally:
+        await many.close()
+    _tell(report, done)
+    if report.failed:
+        codes = {exit_code(failure.error) for failure in report.failures}
+        return STORAGE if codes == {STORAGE} else REJECTED
+    return _partly(sorted(away))
+
+
+async def _carry_out(
+    many: Many, verb: Verb, groups: AsyncGenerator[Sequence[str]], query: Pairs, options: Options
+) -> Report:
+    """Do it, and record in the audit what was asked for and which operations that changed."""
+    live = sys.stderr.isatty()
+
+    async def told(report: Report) -> None:
+        if live:
+            typer.echo(f"\r{format.number(report.done)} operations", nl=False, err=True)
+        if len(report.ids) >= AT_ONCE:
+            await record(report)
+
+    async def record(report: Report) -> None:
+        changed, report.ids = report.ids, []
+        for names in _lines(changed):
+            await many.record(verb, names, "")
+
+    report = Report()
+    try:
+        return await carry_out(verb.act, groups, rps=options.rps, most=options.most, told=told, report=report)
+    finally:
+        if live and report.done:
+            typer.echo(err=True)
+        await record(report)
+        chosen = "&".join(f"{name}={text}" for name, text in query) or "by id"
+        counts = f"{report.changed} changed, {report.skipped} skipped, {report.failed} failed"
+        await many.record(verb, chosen, counts)
+
+
+def _lines(ids: Sequence[str]) -> Iterator[str]:
+    """Yield the ids, separated by commas, in texts that are short enough for an entry of the audit."""
+    line = ""
+    for id in ids:
+        if len(line) + len(id) >= LONGEST:
+            yield line
+            line = ""
+        line = f"{line},{id}" if line else id
+    if line:
+        yield line
+
+
+def _look(selection: Selection, options: Options, done: str) -> None:
+    """Print how many operations there are, and some of them; refuse if they are too many."""
+    if selection.number > options.most:
+        raise InvalidInput(
+            f"more than {format.number(options.most)} operations match: choose fewer, or allow more with --max"
+        )
+    if options.yes and not options.dry_run:
+        return
+    would = "would be" if options.dry_run else "to be"
+    print_info(f"{format.counted(selection.number, 'operation')} {would} {done}")
+    for id in selection.samples:
+        print_info(f"  {format.plain(id)}")
+    if selection.number > len(selection.samples):
+        print_info(f"  and {format.number(selection.number - len(selection.samples))} more")
+
+
+def _tell(report: Report, done: str) -> None:
+    parts = [f"{format.number(report.changed)} {done}"]
+    if report.skipped:
+        parts.append(f"{format.number(report.skipped)} skipped, as there was nothing to do")
+    if report.failed:
+        parts.append(f"{format.number(report.failed)} failed")
+    typer.echo(", ".join(parts))
+    for failure in report.failures:
+        print_error(f"{failure.operation}: {failure.error.detail}")
+
+
+def _partly(lanes_away: Sequence[int]) -> int:
+    """Return the exit code where all was done that could be reached."""
+    if not lanes_away:
+        return 0
+    print_error(f"operations were left out: {shown(lanes_away)} can't be reached now; repeat the command later")
+    return STORAGE
+
+
+async def _groups(ids: Sequence[str]) -> AsyncGenerator[Sequence[str]]:
+    for at in range(0, len(ids), AT_ONCE):
+        yield ids[at : at + AT_ONCE]
+
+
+def _read_ids(given: Iterable[str]) -> list[str]:
+    """Return the ids, each once; those of standard input instead of `-`."""
+    words: list[str] = []
+    for word in given:
+        words += [line.strip() for line in sys.stdin if line.strip()] if word == PIPE else [word]
+    for word in words:
+        if not is_id(word):
+            raise NotFound(f"there is no operation {format.plain(word[:128])!r}: that is not a valid id")
+    return list(dict.fromkeys(words))
