@@ -58,7 +58,7 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
     swept = {getattr(keyspace.lane(lane), name) for lane in range(keyspace.lanes) for name in ("expiry", "leases")}
     async for raw in master.scan_iter(count=1000):
         key = raw.decode()
-        if key in (f"{keyspace.prefix}:meta", f"{keyspace.prefix}:secrets"):
+        if key in (f"{keyspace.prefix}:meta", f"{keyspace.prefix}:secrets", f"{keyspace.prefix}:limits"):
             continue
         if key == f"{keyspace.prefix}:denied":
             if await lasts(commands, key):

@@ -18,6 +18,7 @@ from progress_broker.bulk.job import Jobs
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.hub import Hub
 from progress_broker.limits.limiter import Limiter
+from progress_broker.limits.principals import LimitsCopy
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
 from progress_broker.replicas.calls import ASK, Answerer, Question
@@ -27,7 +28,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings, load_settings
 from progress_server.auth.guard import Authenticator, Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
-from progress_server.context import Context
+from progress_server.context import Context, live_settings
 from progress_server.description.openapi import describe
 from progress_server.http import problems
 from progress_server.http.routing import answer_heads, redirect_slashes
@@ -51,13 +52,15 @@ from progress_server.routes import (
     workers,
 )
 from progress_server.routes.operators import audit as audit_route
-from progress_server.routes.operators import bulk, counts, observe
+from progress_server.routes.operators import bulk, changes, counts, observe
+from progress_server.routes.operators import limits as principal_limits
 from progress_server.routes.operators import streams as open_streams
+from progress_server.server.reload import Reloader, reload_when_asked
 from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
     *(streams, websocket, counts, bulk, operations, publish, workers, history, tickets, revocations, session, health),
-    *(observe, open_streams, audit_route),
+    *(observe, open_streams, audit_route, changes, principal_limits),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
@@ -103,6 +106,7 @@ def create_app(
     wrong: Callable[[SetupError], None] = log_wrong,
     authenticator: Authenticator | None = None,
     edge: Edge = FULL_EDGE,
+    reread: Callable[[], Settings] | None = None,
 ) -> FastAPI:
     """Return the app.
 
@@ -114,6 +118,9 @@ def create_app(
 
     An `authenticator` is code of an app that this server is mounted in. It decides instead of `PROGRESS_AUTH`.
 
+    A reload takes the settings that `reread` returns. Without it, those are the settings that were passed, whose files
+    are read again; or those of the environment.
+
     As an ASGI factory: `uvicorn --factory progress_server.app:create_app`, with settings from the environment.
     """
     config = settings or load_settings()
@@ -124,6 +131,11 @@ def create_app(
     guard = Guard(config, authenticator or callback, admit, app_decides=app_decides)
     limiter = Limiter(config, tally, authenticated=app_decides)
     audit = Audit(tally)
+    live = live_settings(config)
+    reloader = Reloader(config, reread or (load_settings if settings is None else lambda: config), tally)
+    reloader.add(guard.prepare, limiter.prepare, live.prepare)
+    if callback is not None:
+        reloader.add(callback.address_rate.prepare)
     redact_requests()
 
     async def begin(app: FastAPI, resources: AsyncExitStack) -> None:
@@ -134,11 +146,16 @@ def create_app(
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
         hub.internal_handlers |= handlers
         local = LocalStreams(hub)
-        asked = {Question.STREAMS: local.listed, Question.KICK: local.kick}
+        asked = {
+            Question.STREAMS: local.listed,
+            Question.KICK: local.kick,
+            Question.RELOAD: lambda _: reload_when_asked(reloader),
+            Question.DRAIN: local.drain(config.drain_s),
+        }
         answerer = await resources.enter_async_context(Answerer(ours, hub.streams.replica, asked))
         hub.internal_handlers[ASK] = answerer.received
         reaper = await resources.enter_async_context(Reaper(ours))
-        await resources.enter_async_context(guard.running(ours, hub))
+        await resources.enter_async_context(guard.running(ours, hub, LimitsCopy(ours, limiter)))
         registry = registry_of(hub, reaper, processes=config.processes)
         with suppress(
             TimeoutError
@@ -164,7 +181,7 @@ def create_app(
 
     app = App(
         [
-            *build_stack(config, tally, guard, limiter, callback, edge),
+            *build_stack(config, tally, guard, limiter, callback, live, edge),
             Middleware(DirectRoutes, routes=DIRECT),
             Middleware(AuditMiddleware, audit=audit),
         ],
@@ -179,7 +196,7 @@ def create_app(
         # `api/progress_server/observability/tracing.py`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.guard = guard
+    app.state.guard, app.state.audit, app.state.reloader, app.state.live = guard, audit, reloader, live
     problems.install(app)
     app.router.routes.extend(_routes())
     pages.mount_pages(app)

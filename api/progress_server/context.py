@@ -1,5 +1,6 @@
 """The per-process objects that request handlers need, and the parameters that routes share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,29 @@ from progress_broker.settings import Settings
 
 OUTER = "progress_broker.outer"
 """The key, in the scope of a request, of the scope as the app around the server passed it on."""
+
+
+@dataclass(slots=True)
+class LiveSettings:
+    """What a reload changes, and middleware and metrics look up each time."""
+
+    handshakes_per_s: float
+    access_log: bool
+    certificate_expires_at: float | None = None
+    """In seconds since 1970; None without TLS."""
+
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Return what takes new settings."""
+
+        def take() -> None:
+            self.handshakes_per_s, self.access_log = settings.handshakes_per_s, settings.access_log
+
+        return take
+
+
+def live_settings(settings: Settings) -> LiveSettings:
+    """Return what middleware looks up, from the settings that a server starts with."""
+    return LiveSettings(settings.handshakes_per_s, settings.access_log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,16 @@ COMMANDS = (
         " to.",
     ),
     LazyCommand(
+        "reload",
+        "changing.reload:reload",
+        "Have all replicas read their settings again: keys, certificates, rates and the log level. Open streams go on.",
+    ),
+    LazyCommand(
+        "drain",
+        "changing.drain:drain",
+        "Have a replica send all its clients to the others. It takes no new ones until it is started again.",
+    ),
+    LazyCommand(
         "retention",
         "retention:retention",
         "Show how long operations are kept, or set it, also for existing operations: 45s, 30m, 1h or 7d.",
@@ -139,6 +149,17 @@ AUTH = (
 )
 
 
+LIMITS = (
+    LazyCommand(
+        "set",
+        "changing.limits:set_limits",
+        "Set the limits of a principal, in place of those of the settings. What is left out is as for all principals.",
+    ),
+    LazyCommand("ls", "changing.limits:list_limits", "List the principals with limits of their own."),
+    LazyCommand("rm", "changing.limits:remove_limits", "Have the limits of the settings apply to a principal again."),
+)
+
+
 class Commands(Boundary):
     """All commands."""
 
@@ -149,7 +170,13 @@ class Commands(Boundary):
             commands=AUTH,
             no_args_is_help=True,
         )
-        super().__init__(**options | {"commands": {it.name: it for it in (*COMMANDS, auth)}})
+        limits = LazyGroup(
+            name="limits",
+            help="Set, list and remove limits of single principals.",
+            commands=LIMITS,
+            no_args_is_help=True,
+        )
+        super().__init__(**options | {"commands": {it.name: it for it in (*COMMANDS, auth, limits)}})
 
 
 app = typer.Typer(

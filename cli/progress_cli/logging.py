@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,8 @@ from progress_server.observability.logs import REDACTION
 
 log = logging.getLogger(__name__)
 
+_LEVELLED = (None, "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+"""The loggers with the level of the settings: the root, and uvicorn's."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 """The attributes of every record, and uvicorn's coloured copy of the message. All others are fields from `extra`."""
 
@@ -59,6 +62,16 @@ def log_as(settings: Settings, who: str = "") -> None:
         log_for_machines(settings.log_level)
     else:
         _log_by(PlainLines(f"%(asctime)s %(levelname)s: {who}%(name)s: %(message)s"), settings.log_level)
+
+
+def prepare_level(settings: Settings) -> Callable[[], None]:
+    """Return what takes the log level of new settings."""
+
+    def take() -> None:
+        for name in _LEVELLED:
+            logging.getLogger(name).setLevel(settings.log_level.upper())
+
+    return take
 
 
 def log_for_machines(level: str = "info") -> None:

@@ -3,9 +3,11 @@
 import inspect
 import os
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
@@ -52,6 +54,10 @@ SERVER = (
 _SIMPLE = (bool, int, float, str, Path)
 
 
+GIVEN: ContextVar[Mapping[str, Any]] = ContextVar("given", default=MappingProxyType({}))
+"""The options of the command that set settings. They go on winning when settings are read again."""
+
+
 def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command its `settings`, and an option for each of these names; with `rest`, for all others of servers."""
 
@@ -65,6 +71,7 @@ def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., No
         @wraps(command)
         def run(**given: Any) -> None:
             overrides = {name: given.pop(name) for name in chosen}
+            GIVEN.set({name: value for name, value in overrides.items() if value is not None})
             command(settings=_load(overrides), **given)
 
         own = [it for name, it in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]

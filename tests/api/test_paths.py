@@ -13,6 +13,7 @@ from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
 from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
+from progress_server.context import live_settings
 from progress_server.http.paths import class_of, classify, operation_in, store_class
 from progress_server.middleware.stack import build_stack
 from progress_server.routes import history, streams, websocket
@@ -63,7 +64,9 @@ def test_a_class_is_noted_anew_whatever_an_app_around_ours_noted() -> None:
 def order(settings: Settings) -> Sequence[Middleware]:
     tally = Tally()
     callback = CallbackAuthenticator(settings, tally) if settings.auth == "callback" else None
-    return build_stack(settings, tally, Guard(settings, callback), Limiter(settings, tally), callback)
+    return build_stack(
+        settings, tally, Guard(settings, callback), Limiter(settings, tally), callback, live_settings(settings)
+    )
 
 
 OUTSIDE = (

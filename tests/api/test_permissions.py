@@ -57,6 +57,7 @@ def body_of(call: str, id: str) -> dict[str, Any]:
         "POST /v1/workers/publish": [{"operation": id}],
         "POST /v1/workers/signals": {"positions": {id: "0-0"}},
         "POST /v1/tickets": {"operations": [id]},
+        "PUT /v1/admin/limits/{principal:path}": {"streams": 1},
         "POST /v1/revocations": {"claim": "sub", "value": id},
     }
     return {"json": bodies[call]} if call in bodies else {}
@@ -79,7 +80,7 @@ async def dial(url: str, id: str, *, headers: Any = None, params: Any = None) ->
 async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.Response:
     """Make a call. For a stream, only wait for the head of the response."""
     method, path = call.split(" ")
-    url = path.replace("{id}", id).replace("{connection}", "00000000-1")
+    url = path.replace("{id}", id).replace("{connection}", "00000000-1").replace("{principal:path}", "noisy")
     if method == "WS":
         return await dial(f"{http.base_url.copy_with(scheme='ws')}{url}", id, **how)
     if path == "/v1/stream":
@@ -87,6 +88,8 @@ async def ask(http: httpx.AsyncClient, call: str, id: str, **how: Any) -> httpx.
     if call == "DELETE /v1/revocations":
         await http.post(path, json={"claim": "sub", "value": id}, headers=admin())
         how = how | {"params": {"claim": "sub", "value": id} | how.get("params", {})}
+    elif call == "POST /v1/admin/drain":
+        how = how | {"params": {"replica": "none"} | how.get("params", {})}
     elif call == "DELETE /v1/operations/{id}":
         how = how | {"params": {"force": True} | how.get("params", {})}
     async with http.stream(method, url, **how, **body_of(call, id)) as answer:

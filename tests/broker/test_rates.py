@@ -52,12 +52,13 @@ def test_who_waits_as_long_as_told_is_let_in(pauses: list[float], per_s: int) ->
 
 
 def test_what_costs_more_than_there_is_leaves_a_debt_that_is_bounded() -> None:
-    buckets = Buckets(Rate(10, 20))
+    rate = Rate(10, 20)
+    buckets = Buckets(rate)
     buckets.charge("a", 50, 0)
-    assert buckets.left("a", 0) == (0, 5)
+    assert buckets.left("a", rate, 0) == (0, 5)
     assert buckets.wait_s("a", 1, 0) == pytest.approx(3.1)
     buckets.charge("a", 1e9, 0)
-    assert buckets.left("a", 0) == (0, 2 + LONGEST_S)
+    assert buckets.left("a", rate, 0) == (0, 2 + LONGEST_S)
 
 
 def test_what_is_let_in_at_a_full_bucket_may_cost_more_than_it_holds() -> None:

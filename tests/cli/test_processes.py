@@ -299,7 +299,7 @@ def test_a_signal_before_they_serve_stops_it_too(shell: Shell) -> None:
     with serving(shell) as server:
         wait_until(lambda: len(replicas(server)) == 2, "they start")
         started = replicas(server)
-        assert server.stop(signal.SIGHUP) == 0
+        assert server.stop(signal.SIGTERM) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in started)
         assert "Traceback" not in server.output()
 
@@ -324,7 +324,7 @@ def test_killed_it_takes_them_along_and_no_secret_was_in_a_command_line_or_an_en
 def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: Shell, streams: ExitStack) -> None:
     (listener,) = [streams.enter_context(one) for one in listen_for_each(make_settings(port=0), 1)]
     ours, theirs = (streams.enter_context(end) for end in socket.socketpair())
-    orders = {"settings": {"redis_url": shell.env["PROGRESS_REDIS_URL"]}, "listener": listener.fileno()}
+    orders = {"settings": {"redis_url": shell.env["PROGRESS_REDIS_URL"]}, "given": {}, "listener": listener.fileno()}
     with theirs:
         command = [sys.executable, "-P", "-m", "progress_cli.server.child_main"]
         child = subprocess.Popen(command, stdin=theirs, stderr=subprocess.DEVNULL, pass_fds=[listener.fileno()])

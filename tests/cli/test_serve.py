@@ -41,7 +41,7 @@ def test_every_address_of_ipv6_is_every_address_of_ipv4_too(shell: Shell) -> Non
     assert [line["client"] for line in logged] == ["127.0.0.1", "::1", "192.0.2.7"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_leaves_no_process_and_no_address(lonely: Shell, number: signal.Signals) -> None:
     with lonely.process("serve", "--port", "0") as server:
         ready(server)

@@ -12,6 +12,7 @@ from progress_broker.errors import SetupError, StorageUnavailable, Unauthenticat
 from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
 from progress_broker.settings import Settings
+from progress_broker.storage.versioned import Copy
 from progress_server.auth.api_keys import PREFIX, ApiKeys, read_keys
 from progress_server.auth.credentials import bearer
 from progress_server.auth.cursors import CursorCipher
@@ -71,22 +72,41 @@ class Guard:
     ) -> None:
         self._settings = settings
         self._admit, self._app_decides = admit, app_decides
+        self._is_ours = authenticator is None
+        """Whether the authenticator is made of the settings."""
         self._authenticator = authenticator or authenticator_of(settings)
         self.everyone = ANONYMOUS if isinstance(self._authenticator, Anonymous) else None
         """The principal of all callers, if no credentials are required."""
-        self._keys = read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
+        self._keys = _keys_of(settings)
         self._secret: SharedSecret | None = None
         self.revocation = RevocationCheck(settings.revocation_check_s)
         self.tickets = Tickets(self._ticket_secret, settings.ticket_ttl_s)
 
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Check new keys of tokens and of workers, and return what takes them. Raises `SetupError`.
+
+        Open streams keep their principal and its grants: revoke those of callers that are to lose them.
+        """
+        keys, authenticator = _keys_of(settings), self._authenticator
+        if self._is_ours and not _same_key_set(self._settings, settings):
+            authenticator = authenticator_of(settings)
+
+        def take() -> None:
+            self._keys, self._authenticator, self._settings = keys, authenticator, settings
+
+        return take
+
     @asynccontextmanager
-    async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
-        """Share tickets and revocations with the other replicas of a store, and end streams of revoked principals."""
+    async def running(self, store: Store, hub: Hub, *others: Copy) -> AsyncIterator[None]:
+        """Share tickets and revocations with the other replicas of a store, and end streams of revoked principals.
+
+        `others` are copies about principals, too, which are read together with the revocations.
+        """
         self._secret = SharedSecret(store)
         if self.everyone is not None:
             yield
             return
-        async with self.revocation.running(store, hub):
+        async with self.revocation.running(store, hub, *others):
             yield
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
@@ -134,6 +154,18 @@ class ApiKeysOnly:
     async def authenticate(self, connection: HTTPConnection) -> Principal:
         """Reject the connection with `Unauthenticated`: it has no API key, and no other credentials are accepted."""
         raise Unauthenticated("the request has no API key, and this server accepts no other credentials")
+
+
+def _keys_of(settings: Settings) -> ApiKeys:
+    return read_keys(settings.api_keys) if settings.api_keys is not None else ApiKeys([])
+
+
+def _same_key_set(before: Settings, after: Settings) -> bool:
+    """Whether both name the same key set at a URL. It is refreshed by itself, and its keys are known: a new one would
+    know none while its server is away."""
+    names = [name for name in Settings.model_fields if name.startswith("jwt_")]
+    is_url = (after.jwt_jwks or "").lower().startswith(("http:", "https:"))
+    return is_url and all(getattr(before, name) == getattr(after, name) for name in names)
 
 
 def authenticator_of(settings: Settings) -> Authenticator:

@@ -9,6 +9,7 @@ from progress_broker.access.deny_list import DenyList
 from progress_broker.hub import Hub
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import Tasks
+from progress_broker.storage.versioned import Copy
 from progress_broker.stream.delivery import Delivery
 from progress_server.auth.principal import ANONYMOUS, Principal
 
@@ -21,11 +22,14 @@ class RevocationCheck:
         self._denied: DenyList | None = None
 
     @asynccontextmanager
-    async def running(self, store: Store, hub: Hub) -> AsyncIterator[None]:
-        """Share the deny list with the other replicas of a store, and end the streams of principals on it."""
+    async def running(self, store: Store, hub: Hub, *others: Copy) -> AsyncIterator[None]:
+        """Share the deny list with the other replicas of a store, and end the streams of principals on it.
+
+        `others` are read together with it.
+        """
         denied, tasks = DenyList(store, self._period_s), Tasks()
         self._denied = denied
-        tasks.keep_running(lambda: denied.run(lambda: self._end_streams(hub)))
+        tasks.keep_running(lambda: denied.run(lambda: self._end_streams(hub), *others))
         try:
             yield
         finally:

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from progress_broker.errors import AtCapacity, RateLimited
 from progress_broker.runtime.tally import Tally
+from progress_broker.settings import Settings
+from progress_server.context import LiveSettings
 from progress_server.http.paths import class_of
 from progress_server.http.rejections import reject
 
@@ -29,7 +31,7 @@ class TokenBucket:
     """A token bucket with a virtual queue: a rejected caller gets the delay after which its turn comes."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._tokens = rate * BURST_S
         self._at = self._turn = clock()
@@ -37,12 +39,12 @@ class TokenBucket:
     def take(self) -> float:
         """Take a token and return 0; or, without a token, return the seconds after which to retry."""
         now = self._clock()
-        self._tokens = min(self._tokens + (now - self._at) * self._rate, self._rate * BURST_S)
+        self._tokens = min(self._tokens + (now - self._at) * self.rate, self.rate * BURST_S)
         self._at = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0
-        self._turn = min(max(self._turn, now) + 1 / self._rate, now + LONGEST_S)
+        self._turn = min(max(self._turn, now) + 1 / self.rate, now + LONGEST_S)
         wait_s = self._turn - now
         return wait_s if wait_s < LONGEST_S else random.uniform(LONGEST_S / 2, LONGEST_S)
 
@@ -50,13 +52,15 @@ class TokenBucket:
 class AdmissionMiddleware:
     """Middleware that limits new streams per second. It runs before all expensive work: a rejection must be cheap."""
 
-    def __init__(self, app: ASGIApp, rate: float, clock: Callable[[], float] = time.monotonic, *, tally: Tally) -> None:
-        self._app, self._tally = app, tally
-        self._bucket = TokenBucket(rate, clock)
+    def __init__(
+        self, app: ASGIApp, live: LiveSettings, clock: Callable[[], float] = time.monotonic, *, tally: Tally
+    ) -> None:
+        self._app, self._live, self._tally = app, live, tally
+        self._bucket = TokenBucket(live.handshakes_per_s, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. If it opens a stream and exceeds the rate, reject it with a delay after which to retry."""
-        wait_s = self._bucket.take() if class_of(scope).streams else 0
+        wait_s = self._take() if class_of(scope).streams else 0
         if wait_s:
             self._tally.rejected["at-capacity"] += 1
             self._tally.limited["handshakes"] += 1
@@ -65,6 +69,10 @@ class AdmissionMiddleware:
         else:
             await self._app(scope, receive, send)
 
+    def _take(self) -> float:
+        self._bucket.rate = self._live.handshakes_per_s
+        return self._bucket.take()
+
 
 class PerAddressRate:
     """A token bucket per address. Without a rate there is no limit."""
@@ -72,6 +80,15 @@ class PerAddressRate:
     def __init__(self, rate: float, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._tally, self._clock = rate, tally, clock
         self._buckets: dict[str, TokenBucket] = {}
+
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Return what takes the rate of new settings."""
+        return lambda: self._change(settings.callback_requests_per_s)
+
+    def _change(self, rate: float) -> None:
+        if rate != self._rate:
+            self._rate = rate
+            self._buckets.clear()
 
     def check(self, address: str) -> None:
         """Count a call. Raise `RateLimited`, with the delay after which to retry, if there were too many."""

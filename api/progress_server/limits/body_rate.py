@@ -35,7 +35,8 @@ class BodyRateLimiter:
         self._tally = tally
         self._longest_s = LONGEST_S if lines else PATIENCE_S
         self._lines = lines
-        self._most = max(1, min(PIECE_BYTES, int(sent.rate.burst)))
+        rate = sent.rate_of(caller)
+        self._most = PIECE_BYTES if rate is None else max(1, min(PIECE_BYTES, int(rate.burst)))
         self._rest = b""
         self._more = False
 

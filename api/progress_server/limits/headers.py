@@ -1,8 +1,10 @@
 """The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10)."""
 
 import math
+from functools import lru_cache
 
-from progress_broker.limits.gcra import Buckets, Rate
+from progress_broker.limits.gcra import Rate
+from progress_broker.limits.limiter import Limiter
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -17,21 +19,28 @@ BYTES = ';qu="content-bytes"'
 
 
 class RateLimitHeaders:
-    """Builds the rate limit headers from token buckets."""
+    """Builds the rate limit headers from a limiter's token buckets."""
 
-    def __init__(self, requests: Buckets | None, sent: Buckets | None) -> None:
-        limits = [(REQUESTS, requests, ""), (SENT, sent, BYTES)]
-        self._limits = [(name, buckets) for name, buckets, _ in limits if buckets is not None]
-        policies = [policy(name, buckets.rate, unit) for name, buckets, unit in limits if buckets is not None]
-        self._policy = (b"ratelimit-policy", ", ".join(policies).encode())
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
 
     def headers(self, caller: str, now: float) -> Headers:
         """Return the current headers for a caller."""
-        items = []
-        for name, buckets in self._limits:
-            left, deficit_s = buckets.left(caller, now)
-            items.append(f'"{name}";r={left};t={math.ceil(deficit_s)}')
-        return [self._policy, (b"ratelimit", ", ".join(items).encode())] if items else []
+        rates, items = [], []
+        for name, buckets, unit in ((REQUESTS, self._limiter.requests, ""), (SENT, self._limiter.sent, BYTES)):
+            rate = None if buckets is None else buckets.rate_of(caller)
+            if buckets is not None and rate is not None:
+                left, deficit_s = buckets.left(caller, rate, now)
+                items.append(f'"{name}";r={left};t={math.ceil(deficit_s)}')
+                rates.append((name, rate, unit))
+        if not items:
+            return []
+        return [(b"ratelimit-policy", _policies(tuple(rates))), (b"ratelimit", ", ".join(items).encode())]
+
+
+@lru_cache(maxsize=1_000)
+def _policies(rates: tuple[tuple[str, Rate, str], ...]) -> bytes:
+    return ", ".join(policy(*each) for each in rates).encode()
 
 
 def stream_headers(limit: int) -> Headers:

@@ -26,14 +26,13 @@ class LimitsMiddleware:
 
     def __init__(self, app: ASGIApp, limiter: Limiter, tally: Tally) -> None:
         self._app, self._limiter, self._tally = app, limiter, tally
-        self._headers = RateLimitHeaders(limiter.requests, limiter.sent)
-        self._has_rates = limiter.requests is not None or limiter.sent is not None
+        self._headers = RateLimitHeaders(limiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or reject it if the caller has exceeded a limit."""
         if not class_of(scope).limited:
             await self._app(scope, receive, send)
-        elif self._has_rates:
+        elif self._limiter.requests is not None or self._limiter.sent is not None:
             await self._limit_rate(scope, receive, send)
         else:
             await self._take_slot(scope, receive, send)
@@ -84,8 +83,9 @@ class LimitsMiddleware:
         if sent is None:
             return receive
         if size.isdecimal() and not _is_lines(scope):
-            # At most the burst: a longer body is rejected for its size.
-            sent.charge(caller, min(float(size), sent.rate.burst), clock())
+            if (rate := sent.rate_of(caller)) is not None:
+                # At most the burst: a longer body is rejected for its size.
+                sent.charge(caller, min(float(size), rate.burst), clock())
             return receive
         return BodyRateLimiter(receive, sent, caller, clock, self._tally, lines=_is_lines(scope))
 
@@ -120,7 +120,7 @@ class LimitsMiddleware:
             slot = await self._limiter.stream_slot(name, address_of(scope), slot_in(scope))
         except (AtCapacity, TooManyStreams) as fault:
             self._tally.rejected[fault.code] += 1
-            most = self._limiter.limits.streams_per_principal
+            most = self._limiter.most_streams(name)
             headers = stream_headers(most) if isinstance(fault, TooManyStreams) and name and most else []
             await reject(fault, scope, receive, send, headers=headers)
             return

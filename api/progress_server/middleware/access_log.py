@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from progress_broker.runtime.tally import Tally
 from progress_broker.runtime.tracing import is_on
+from progress_server.context import LiveSettings
 from progress_server.http.headers import CONNECTION_HEADER
 from progress_server.http.paths import store_class
 from progress_server.http.problems import STATUS_OF_CODE
@@ -35,13 +36,18 @@ _NOT_STARTED = 499
 class AccessLogMiddleware:
     """The outermost middleware, so that it sees rejections and internal errors too.
 
-    `level` is the level of its log lines.
+    Its log lines are of level `info` if the access log is on, else of level `debug`.
     """
 
-    def __init__(self, app: ASGIApp, tally: Tally, level: int) -> None:
-        self._app, self.tally, self.level = app, tally, level
+    def __init__(self, app: ASGIApp, tally: Tally, live: LiveSettings) -> None:
+        self._app, self.tally, self._live = app, tally, live
         self._name, self._numbers = token_hex(4), itertools.count(1)
         self._traced = is_on()
+
+    @property
+    def level(self) -> int:
+        """The level of its log lines."""
+        return logging.INFO if self._live.access_log else logging.DEBUG
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and observe its response."""

@@ -24,6 +24,10 @@ ACTIONS = {
     "POST /v1/session": "sign-in",
     "DELETE /v1/session": "sign-out",
     "DELETE /v1/admin/streams/{connection}": "kick",
+    "PUT /v1/admin/limits/{principal:path}": "limit",
+    "DELETE /v1/admin/limits/{principal:path}": "unlimit",
+    "POST /v1/admin/reload": "reload",
+    "POST /v1/admin/drain": "drain",
 }
 """What each call that changes something is in the audit."""
 

@@ -1,6 +1,5 @@
 """The list of all middleware, in the order in which a request passes through it."""
 
-import logging
 from dataclasses import dataclass
 
 from starlette.middleware import Middleware
@@ -14,6 +13,7 @@ from progress_server.auth.guard import Guard
 from progress_server.auth.middleware import AuthenticationMiddleware
 from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.callback.middleware import AuthorizedConnectionMiddleware, PreAuthLimits
+from progress_server.context import LiveSettings
 from progress_server.limits.admission import AdmissionMiddleware
 from progress_server.limits.middleware import LimitsMiddleware
 from progress_server.middleware.access_log import AccessLogMiddleware
@@ -31,7 +31,7 @@ ERRORS = Middleware(ServerErrorMiddleware)
 """Turns exceptions into responses. The framework adds it; here it only marks its position in the list."""
 
 _READING = ("GET", "HEAD")
-_METHODS = (*_READING, "POST", "PATCH", "DELETE")
+_METHODS = (*_READING, "POST", "PUT", "PATCH", "DELETE")
 
 _ANY_HEADER = ("*",)
 """A preflight may ask for any headers. Clients and tracing libraries add headers that we can't list. This is safe: the
@@ -72,6 +72,7 @@ def build_stack(
     guard: Guard,
     limiter: Limiter,
     callback: CallbackAuthenticator | None,
+    live: LiveSettings,
     edge: Edge = FULL_EDGE,
 ) -> list[Middleware]:
     """Return the middleware that a request passes before its route, the outermost first.
@@ -83,10 +84,10 @@ def build_stack(
     order is different: limits come before the call to the back end, to protect it from too many calls. Without
     authentication, handshakes are limited first: when all clients reconnect at once, most are rejected there.
     """
-    admission = Middleware(AdmissionMiddleware, rate=settings.handshakes_per_s, tally=tally)
+    admission = Middleware(AdmissionMiddleware, live=live, tally=tally)
     early = guard.everyone is not None
     return [
-        Middleware(AccessLogMiddleware, tally=tally, level=logging.INFO if settings.access_log else logging.DEBUG),
+        Middleware(AccessLogMiddleware, tally=tally, live=live),
         Middleware(SecurityHeadersMiddleware, https_only=edge.hsts and _is_https_only(settings)),
         Middleware(UnreadableMiddleware),
         *(_hosts(settings) if edge.hosts else ()),

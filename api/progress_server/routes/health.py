@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
+from prometheus_client import generate_latest
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
@@ -11,7 +12,7 @@ from progress_broker.live.probe import NotReadyReason
 from progress_broker.model.grants import Action
 from progress_broker.storage import lanes
 from progress_server.auth.authorization import require_permission_everywhere
-from progress_server.context import InContext, context_of
+from progress_server.context import Context, InContext, context_of
 from progress_server.http.openapi import rejections
 from progress_server.http.problems import problem
 from progress_server.middleware.startup import not_started
@@ -72,6 +73,15 @@ def _explained(doubt: NotReadyReason, cause: str) -> str:
     if doubt == "redis replica" and cause:  # it names the server and its master, and says what to do
         return cause
     return f"{DETAILS[doubt]} ({cause})" if cause else DETAILS[doubt]
+
+
+async def metrics_text(app: FastAPI) -> str:
+    """Return the metrics of an app in the Prometheus text format; empty while it waits for Redis."""
+    context: Context | None = getattr(app.state, "context", None)
+    if context is None:
+        return ""
+    await context.hub.masters.refresh()
+    return generate_latest(context.metrics).decode()
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -6,11 +6,13 @@ import sys
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from progress_broker.settings import Settings
 from progress_server.protocols.choice import http_protocol, websocket_protocol
+from progress_server.server.certificate import Certificate
 from progress_server.server.ipv4_clients import IPv4Clients
 from progress_server.server.sockets import BACKLOG, check_certificate
 from progress_server.websocket.messages import MAX_MESSAGE_BYTES
@@ -23,7 +25,7 @@ GC_THRESHOLDS = (5_000, 5, 1_000)
 of them at a time, at most twice, and hardly ever at all of them (`bench/collector.py`)."""
 
 
-def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def config_of(app: ASGIApp, settings: Settings, certificate: Certificate) -> uvicorn.Config:
     """Return uvicorn's configuration; raise `SetupError` if the certificate can't be used."""
     check_certificate(settings)
     inner: Any = app  # uvicorn's type of an app is narrower than Starlette's
@@ -47,7 +49,15 @@ def config_of(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
+        ssl_context_factory=None if settings.tls_cert is None else certificate.context,
     )
+
+
+def certificate_of(app: FastAPI) -> Certificate:
+    """Return the certificate of an app's server. The app's reloads replace it."""
+    certificate = Certificate(app.state.live)
+    app.state.reloader.add(certificate.prepare)
+    return certificate
 
 
 def freeze_what_started() -> None:

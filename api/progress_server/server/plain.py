@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from progress_broker.settings import Settings
 from progress_server.context import Context
-from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
+from progress_server.server.config import certificate_of, config_of, freeze_what_started, raise_file_limit
 from progress_server.server.server import ShutdownMiddleware
 from progress_server.server.signals import Handler, context_now, take_signals
 
@@ -39,7 +39,7 @@ class PlainServer:
         self._serving, self._stopping = serving, stopping
         app.state.server_drains = True
         noticing = Noticing(ShutdownMiddleware(app, lambda: self.should_exit), self._started)
-        self._server = uvicorn.Server(config_of(noticing, settings))
+        self._server = uvicorn.Server(config_of(noticing, settings, certificate_of(app)))
         self._draining: asyncio.Task[None] | None = None
         self._signalled = False
 

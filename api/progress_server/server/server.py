@@ -22,7 +22,7 @@ from progress_server.auth.guard import Guard
 from progress_server.callback.authenticator import CallbackAuthenticator
 from progress_server.http.rejections import reject
 from progress_server.protocols.choice import warn_of_missing_names
-from progress_server.server.config import config_of, freeze_what_started, raise_file_limit
+from progress_server.server.config import certificate_of, config_of, freeze_what_started, raise_file_limit
 from progress_server.server.signals import context_now
 from progress_server.server.sockets import check_certificate, leave_to_others
 
@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         *,
         among_others: bool = False,
     ) -> None:
-        super().__init__(config_of(ShutdownMiddleware(app, lambda: self.should_exit), settings))
+        super().__init__(config_of(ShutdownMiddleware(app, lambda: self.should_exit), settings, certificate_of(app)))
         self._app = app
         app.state.server_drains = True
         self._drain_s = settings.drain_s

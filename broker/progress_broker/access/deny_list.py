@@ -8,20 +8,19 @@
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 from progress_broker.errors import StorageFull, StorageUnavailable, Unreadable
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
+from progress_broker.storage import versioned
 from progress_broker.storage.foreign import warn_once
-from progress_broker.storage.keys import denied_key, meta_key
+from progress_broker.storage.keys import denied_key
 from progress_broker.storage.scripts import DENY
 
-VERSION = "denials"
 LONGEST_S = 366 * 86_400.0
 RESTORED = "-"
 """The prefix of a withdrawn revocation. A missing entry proves nothing, because Redis may have lost it."""
@@ -39,13 +38,15 @@ class RevokedClaim(NamedTuple):
     until: float
 
 
-class DenyList:
+class DenyList(versioned.Copy):
     """This replica's copy of the list. It stays valid while Redis is unavailable, or if Redis has lost the list."""
 
+    WORD: ClassVar[str] = "denials"
+
     def __init__(self, store: Store, period_s: float, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._store, self._period_s, self._clock = store, period_s, clock
         self._until: dict[str, float] = {}
-        self._version: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._until)
@@ -59,31 +60,32 @@ class DenyList:
     def _denied(self, entry: str) -> bool:
         return self._until.get(entry, 0) > self._clock()
 
-    async def run(self, changed: Callable[[], None]) -> None:
-        """Refresh the copy periodically; call `changed` each time, unless the list is empty."""
+    async def run(self, changed: Callable[[], None], *others: versioned.Copy) -> None:
+        """Refresh the copy periodically, and others with it; call `changed` each time, unless the list is empty."""
         while True:
             try:
-                await self.refresh()
+                await self.refresh(*others)
             except (StorageUnavailable, StorageFull):
                 pass  # the copy stays valid
             except Unreadable as error:  # the copy stays valid; the next revocation creates the list again
-                warn_once("revocations can't be read from Redis", error.detail)
+                warn_once("revocations or limits can't be read from Redis", error.detail)
             if self._until:
                 changed()
             await asyncio.sleep(self._period_s)
 
-    async def refresh(self) -> None:
-        """Read the list if it has changed; raise `StorageUnavailable`."""
-        prefix, client = self._store.keyspace.prefix, self._store.connections.commands
+    async def refresh(self, *others: versioned.Copy) -> None:
+        """Read the list if it has changed, and others; raise `StorageUnavailable`."""
+        await versioned.refresh(self._store.connections, self._store.keyspace, (self, *others))
         now = self._clock()
-        with storage_errors():
-            version = await client.hget(meta_key(prefix), VERSION)
-            if version != self._version and version is not None:
-                entries = await client.zrangebyscore(denied_key(prefix), now * 1000, "+inf", withscores=True)
-                self._take({entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries})
-        self._version = version
         if self._until:
             self._until = {entry: until for entry, until in self._until.items() if until > now}
+
+    async def read(self) -> None:
+        """Read the list."""
+        key, client = denied_key(self._store.keyspace.prefix), self._store.connections.commands
+        with storage_errors():
+            entries = await client.zrangebyscore(key, self._clock() * 1000, "+inf", withscores=True)
+        self._take({entry.decode("utf-8", "replace"): ms / 1000 for entry, ms in entries})
 
     def _take(self, listed: dict[str, float]) -> None:
         """Merge a list into the copy. Entries that are not in the list stay, because Redis may have lost them."""
@@ -122,8 +124,5 @@ async def _change(store: Store, entry: str, verb: Literal["DENY", "ALLOW"], for_
     prefix, connections = store.keyspace.prefix, store.connections
     call = Call(DENY, (denied_key(prefix),), (entry, verb, str(math.ceil(1000 * for_s))))
     until_ms, before_ms = await connections.scripts.run(call)
-    with storage_errors():
-        await connections.commands.hset(
-            meta_key(prefix), VERSION, secrets.token_hex(8)
-        )  # written last, so that a replica that sees it also sees the change
+    await versioned.changed(connections, store.keyspace, DenyList.WORD)
     return until_ms, before_ms

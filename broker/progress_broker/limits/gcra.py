@@ -5,6 +5,7 @@ The bucket is in this process, so no request waits for Redis. What was spent is 
 This code is our own because rate-limit libraries ask Redis before each request, or know one process only.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from progress_broker.nodes.calls import Call
@@ -72,16 +73,22 @@ class Bucket:
 
 
 class Buckets:
-    """The buckets of all callers for one rate."""
+    """The buckets of all callers for one rate. A rate of None is no limit."""
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate | None) -> None:
         self.rate = rate
+        self.own: Mapping[str, Rate | None] = {}
+        """The rates of callers that have another one."""
         self._buckets: dict[str, Bucket] = {}
         self._rest = Bucket()
         self._unsettled: dict[str, Bucket] = {}
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+    def rate_of(self, caller: str) -> Rate | None:
+        """Return the rate of a caller."""
+        return self.own.get(caller, self.rate) if self.own else self.rate
 
     def take(self, caller: str, cost: float, now: float) -> float:
         """Spend a cost and return 0; or spend nothing and return the time until there is enough."""
@@ -92,22 +99,25 @@ class Buckets:
 
     def wait_s(self, caller: str, cost: float, now: float) -> float:
         """Return the time until a caller has enough for a cost; 0 if it has."""
-        bucket = self._known(caller)
-        return bucket.wait_s(self.rate, cost, now) if bucket is not None else 0.0
+        bucket, rate = self._known(caller), self.rate_of(caller)
+        return bucket.wait_s(rate, cost, now) if bucket is not None and rate is not None else 0.0
 
     def charge(self, caller: str, cost: float, now: float) -> None:
         """Spend a caller's cost, even if its bucket does not have enough."""
+        rate = self.rate_of(caller)
+        if rate is None:
+            return
         bucket = self._known(caller)
         if bucket is None:
             bucket = self._buckets[caller] = Bucket()
-        bucket.spend(self.rate, cost, now)
+        bucket.spend(rate, cost, now)
         if bucket is not self._rest:
             self._unsettled[caller] = bucket
 
-    def left(self, caller: str, now: float) -> tuple[int, float]:
-        """Return how much a caller may spend now, and the time until its bucket is full."""
+    def left(self, caller: str, rate: Rate, now: float) -> tuple[int, float]:
+        """Return how much a caller with this rate may spend now, and the time until its bucket is full."""
         bucket = self._known(caller)
-        return (int(self.rate.burst), 0.0) if bucket is None else (bucket.left(self.rate, now), bucket.deficit_s(now))
+        return (int(rate.burst), 0.0) if bucket is None else (bucket.left(rate, now), bucket.deficit_s(now))
 
     def _known(self, caller: str) -> Bucket | None:
         """Return a caller's bucket, or the shared one if there are too many; None if the caller can get a new one."""
@@ -141,7 +151,8 @@ class SpendReport:
 
     def call(self, keyspace: Keyspace) -> Call:
         """Return the call that reports it."""
-        longest_s = self._buckets.rate.burst_s + LONGEST_S
+        rate = self._buckets.rate_of(self._caller)
+        longest_s = (0 if rate is None else rate.burst_s) + LONGEST_S
         key = getattr(keyspace.caller(self._caller), self._field)
         return Call(SPEND, (key,), (str(round(1e6 * self._charge_s)), str(round(1e6 * longest_s))))
 

@@ -9,14 +9,14 @@ servers, each has some of the callers: while it is away, these are limited by th
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import redis.exceptions
 
 from progress_broker.errors import StorageFull, StorageUnavailable, TooManyStreams
-from progress_broker.limits.gcra import Buckets, SpendReport
+from progress_broker.limits.gcra import Buckets, Rate, SpendReport
 from progress_broker.limits.policy import Limits
 from progress_broker.limits.slots import RETRY_AFTER_S, Slot, Slots
 from progress_broker.limits.stream_leases import LeaseReport, StreamLeases
@@ -58,6 +58,26 @@ class Report(Protocol):
         """Keep what was reported, so that a later report contains it."""
 
 
+class OwnLimits(NamedTuple):
+    """The limits of one principal, as far as they differ from those of the settings."""
+
+    has_requests: bool
+    requests: Rate | None
+    has_sent: bool
+    sent: Rate | None
+    streams: int | None
+    """None: as for all."""
+
+
+def _with_rates(buckets: Buckets | None, rate: Rate | None, own: Mapping[str, Rate | None]) -> Buckets | None:
+    """Return the buckets for these rates; None if nobody has one."""
+    if rate is None and not any(own.values()):
+        return None
+    buckets = buckets or Buckets(rate)
+    buckets.rate, buckets.own = rate, own
+    return buckets
+
+
 class Limiter:
     """Applies the limits. Without `shared` they count for one replica; within `shared`, for all replicas of a Redis."""
 
@@ -80,17 +100,51 @@ class Limiter:
         self._alone: set[Node] = set()
         """The servers that do not answer."""
         self._forget_at = 0.0
+        self._authenticated = authenticated
+        self._own: Mapping[str, OwnLimits] = {}
+        self._settling: Tasks | None = None
+
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Return what takes the limits of new settings. What callers have spent, and their streams, still count."""
+        return lambda: self._take(Limits.of(settings, authenticated=self._authenticated))
+
+    def _take(self, limits: Limits) -> None:
+        self.limits = self.slots.limits = limits
+        self._apply()
+
+    def take_own(self, own: Mapping[str, OwnLimits]) -> None:
+        """Apply limits of single principals, by name, in place of those that they had before."""
+        self._own = own
+        self._apply()
+
+    def _apply(self) -> None:
+        requests = {f"={name}": limits.requests for name, limits in self._own.items() if limits.has_requests}
+        sent = {f"={name}": limits.sent for name, limits in self._own.items() if limits.has_sent}
+        self.requests = _with_rates(self.requests, self.limits.requests, requests)
+        self.sent = _with_rates(self.sent, self.limits.sent, sent)
+        self._begin_settling()
+
+    def most_streams(self, principal: str) -> int:
+        """Return how many streams a principal may have; 0 is no limit."""
+        own = self._own.get(principal) if self._own else None
+        return self.limits.streams_per_principal if own is None or own.streams is None else own.streams
+
+    def _begin_settling(self) -> None:
+        tasks = self._settling
+        any_limit = self.requests or self.sent or self.limits.streams_per_principal or self._own
+        if tasks is not None and not len(tasks) and any_limit:
+            tasks.keep_running(self._keep_settled)
 
     @asynccontextmanager
     async def shared(self, store: Store) -> AsyncIterator[None]:
         """Share the limits with all replicas of this Redis; at the end, release what this replica holds."""
         self._store = store
-        tasks = Tasks()
-        if self.requests or self.sent or self.limits.streams_per_principal:
-            tasks.keep_running(self._keep_settled)
+        self._settling = tasks = Tasks()
+        self._begin_settling()
         try:
             yield
         finally:
+            self._settling = None
             await tasks.close()
             if not self._all_alone:
                 await self.settle()
@@ -109,7 +163,7 @@ class Limiter:
         reservation that was made before the caller was known; it becomes the result.
         """
         slot = address_slot or self.address_slot(address)
-        if principal and self.limits.streams_per_principal:
+        if principal and self.most_streams(principal):
             try:
                 await self._lease(principal)
             except BaseException:
@@ -119,7 +173,7 @@ class Limiter:
         return slot
 
     async def _lease(self, principal: str) -> None:
-        limit = self.limits.streams_per_principal
+        limit = self.most_streams(principal)
         allowed = self._leases.add(principal) <= limit
         try:
             report = LeaseReport(self._leases, principal, limit)

@@ -31,7 +31,16 @@ class Limits(NamedTuple):
             settings.max_streams,
             settings.max_streams_per_address,
             settings.max_streams_per_principal,
-            Rate(requests, requests * BURST_S) if requests else None,
-            # The burst must allow one body of the maximum size.
-            Rate(sent, max(sent * BURST_S, settings.max_body_bytes)) if sent else None,
+            rate_of_requests(requests),
+            rate_of_bytes(sent, settings.max_body_bytes),
         )
+
+
+def rate_of_requests(per_s: float) -> Rate | None:
+    """Return the rate of a number of requests per second; None for 0, which is no limit."""
+    return Rate(per_s, per_s * BURST_S) if per_s else None
+
+
+def rate_of_bytes(per_s: float, largest_body: int) -> Rate | None:
+    """Return the rate of a number of bytes per second; None for 0. Its burst allows one body of the maximum size."""
+    return Rate(per_s, max(per_s * BURST_S, largest_body)) if per_s else None

@@ -72,7 +72,7 @@ class Slots:
     """The slots of one replica."""
 
     def __init__(self, limits: Limits, tally: Tally) -> None:
-        self._limits = limits
+        self.limits = limits
         self._tally = tally
         self._taken = 0
         self._addresses: Counter[str] = Counter()
@@ -83,8 +83,8 @@ class Slots:
 
     def take(self, address: str) -> Slot:
         """Take and return a slot; raise `AtCapacity` or `TooManyStreams`."""
-        most = self._limits.streams_per_address
-        if self._taken >= self._limits.streams:
+        most = self.limits.streams_per_address
+        if self._taken >= self.limits.streams:
             self._tally.limited["replica"] += 1
             raise AtCapacity(
                 "this server has reached its maximum number of streams (max_streams): retry in a moment",

@@ -54,8 +54,6 @@ class Question(StrEnum):
     """Read the settings again."""
     DRAIN = "drain"
     """Send all clients to other replicas."""
-    LIMITS = "limits"
-    """Read the limits of principals again."""
 
 
 class Reply(NamedTuple):

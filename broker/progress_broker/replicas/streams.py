@@ -12,7 +12,7 @@ from progress_broker.access.takeover import replace
 from progress_broker.bundle.member import MemberSubscription
 from progress_broker.errors import BrokerError, InvalidInput, NotFound, StorageUnavailable
 from progress_broker.operations.store import Store
-from progress_broker.replicas.calls import PATIENCE_S, Question, Reply, ask
+from progress_broker.replicas.calls import PATIENCE_S, Handler, Question, Reply, ask
 from progress_broker.replicas.presence import present_replicas
 from progress_broker.stream.drain import Connection, Watched
 from progress_broker.stream.registry import StreamRegistry
@@ -114,6 +114,10 @@ class Streams(Protocol):
     connections: set[Any]
     streams: StreamRegistry
     clock: Callable[[], float]
+    draining: bool
+
+    def drain(self, over_s: float) -> None:
+        """Accept no more streams, and disconnect every client within a time."""
 
     @property
     def channels(self) -> Iterable[Watched]:
@@ -154,6 +158,17 @@ class LocalStreams:
         _end(found, for_good=body["for_good"])
         shown = row.model_dump(include={"connection", "operation", "principal", "address"})
         return {"kicked": shown | {"returns": not body["for_good"]}}
+
+    def drain(self, over_s: float) -> Handler:
+        """Return what sends all clients away, within a time."""
+
+        async def send_away(_: Mapping[str, Any]) -> Mapping[str, Any]:
+            streams = len(self._hub.streams)
+            if not self._hub.draining:
+                self._hub.drain(over_s)
+            return {"streams": streams}
+
+        return send_away
 
     def _rows(self) -> Iterator[tuple[int, OpenStream]]:
         for stream in self._alone():

@@ -98,4 +98,5 @@ class Tally:
     caught_up: int = 0
     conflated: int = 0
     audit_lost: int = 0
+    reloads: Counter[str] = field(default_factory=lambda: _zeros("succeeded", "failed"))
     latency_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))

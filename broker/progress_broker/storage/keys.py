@@ -69,6 +69,11 @@ def audit_keys(prefix: str) -> tuple[str, str]:
     return f"{prefix}:audit", f"{prefix}:audit:creates"
 
 
+def limits_key(prefix: str) -> str:
+    """Return the key of the limits of single principals."""
+    return f"{prefix}:limits"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKeys:
     """The keys that the operations of a lane share."""

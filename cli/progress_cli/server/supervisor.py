@@ -8,14 +8,15 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from progress_broker.errors import BrokerError, SetupError
 from progress_broker.runtime.backoff import Backoff
-from progress_broker.settings import Settings
+from progress_broker.settings import Settings, load_settings
 from progress_cli.server.child import End, Replica
-from progress_cli.shutdown import SIGNALS
+from progress_cli.server.hang_up import hang_up_reloads
 from progress_server.server.config import LEAVE_S
 from progress_server.server.notify import NO_MANAGER, ServiceManager
 from progress_server.server.sockets import leave_to_others
@@ -32,6 +33,7 @@ GRACE_S = 2
 
 def supervise(
     settings: Settings,
+    given: Mapping[str, Any],
     listeners: Sequence[socket.socket],
     serving: Callable[[], None],
     manager: ServiceManager = NO_MANAGER,
@@ -40,7 +42,7 @@ def supervise(
 
     If no process can start, raise the error of one of them.
     """
-    asyncio.run(Supervisor(settings, listeners, serving, manager).run())
+    asyncio.run(Supervisor(settings, given, listeners, serving, manager).run())
     signal.raise_signal(
         signal.SIGTERM
     )  # repeated for `until_stopped`: the rest of the shutdown must not be interrupted
@@ -52,10 +54,12 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
+        given: Mapping[str, Any],
         listeners: Sequence[socket.socket],
         serving: Callable[[], None],
         manager: ServiceManager,
     ) -> None:
+        self._given = given
         self._settings, self._listeners, self._serving, self._manager = settings, listeners, serving, manager
         self._replicas: set[Replica] = set()
         self._unserved = set(listeners)
@@ -69,7 +73,7 @@ class Supervisor:
     async def run(self) -> None:
         """Supervise until stopped by a signal, or until no process can start; then raise that error."""
         # It lives as long as it can replace and stop its processes, whatever they wait for.
-        with _signals_call(self.stop):
+        with _signals_call(self.stop), hang_up_reloads(self.reload, self.stop):
             async with self._manager.watching(lambda: True):
                 await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
         if self._error is not None:
@@ -88,6 +92,23 @@ class Supervisor:
         for replica in self._replicas:
             replica.stop(number)
         asyncio.get_running_loop().call_later(self._settings.drain_s + LEAVE_S + GRACE_S, self._kill)
+
+    def reload(self) -> None:
+        """Have all processes read the settings again, and their replacements start with these."""
+        with self._manager.reloading():
+            if self._reread():
+                for replica in self._replicas:
+                    replica.reload()
+
+    def _reread(self) -> bool:
+        """Read the settings that replacements start with again; return whether they can be used."""
+        try:
+            found = load_settings(**self._given)
+        except SetupError as error:
+            log.error("the settings were not reloaded, and nothing has changed: %s", error.detail)
+            return False
+        self._settings = found.model_copy(update={"redis_url": self._settings.redis_url})
+        return True
 
     def _kill(self) -> None:
         for replica in self._replicas:
@@ -114,7 +135,7 @@ class Supervisor:
     async def _live(self, listener: socket.socket) -> End:
         """Run one process from its start to its end."""
         try:
-            replica = await Replica.start(self._settings, listener)
+            replica = await Replica.start(self._settings, self._given, listener, self._reread)
         except OSError as error:
             return End(f"a process can't be started ({error})", None, None)
         self._replicas.add(replica)
@@ -153,8 +174,8 @@ class Supervisor:
 def _signals_call(stop: Callable[[int], None]) -> Iterator[None]:
     """Let the event loop handle the signals that end this process, and restore them afterwards."""
     loop = asyncio.get_running_loop()
-    before = {each: signal.getsignal(each) for each in SIGNALS}
-    for each in SIGNALS:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
         loop.add_signal_handler(each, stop, each)
     try:
         yield

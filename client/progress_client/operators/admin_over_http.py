@@ -6,6 +6,8 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from progress_broker.access.audit import AuditFilter, AuditPage
+from progress_broker.limits.principals import AllLimits, NewLimits, PrincipalLimits
+from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
@@ -36,6 +38,29 @@ class AdminOverHttp:
         """End a stream."""
         query = _query({"for_good": "true" if for_good else None})
         return self._read(Kicked, await self._ask("DELETE", f"/streams/{_quoted(connection)}", query))
+
+    async def reload(self) -> Reloads:
+        """Have all replicas read their settings again."""
+        return self._read(Reloads, await self._ask("POST", "/reload"))
+
+    async def drain(self, replica: str, *, force: bool) -> Drained:
+        """Have a replica send all its clients to the others."""
+        query = _query({"replica": replica, "force": "true" if force else None})
+        return self._read(Drained, await self._ask("POST", "/drain", query))
+
+    async def limits(self) -> list[PrincipalLimits]:
+        """Return the principals with limits of their own."""
+        return self._read(AllLimits, await self._ask("GET", "/limits")).limits
+
+    async def set_limits(self, principal: str, new: NewLimits) -> PrincipalLimits:
+        """Set the limits of a principal."""
+        path, body = f"{ADMIN}/limits/{_quoted(principal)}", new.model_dump_json().encode()
+        answer = await self._connection.request("PUT", path, body=body, repeatable=True)
+        return self._read(PrincipalLimits, answer)
+
+    async def remove_limits(self, principal: str) -> None:
+        """Have the limits of the settings apply to a principal again; raise `NotFound` if it had none."""
+        await self._connection.request("DELETE", f"{ADMIN}/limits/{_quoted(principal)}")
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""

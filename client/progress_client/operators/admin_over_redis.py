@@ -3,8 +3,11 @@
 from typing import Self
 
 from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, read_audit, record_once
+from progress_broker.errors import NotFound
+from progress_broker.limits.principals import NewLimits, PrincipalLimits, list_limits, remove_limits, set_limits
 from progress_broker.operations.store import Store
-from progress_broker.replicas import streams
+from progress_broker.replicas import changes, streams
+from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
@@ -34,6 +37,34 @@ class AdminOverRedis:
         kicked = await streams.kick(self._store, connection, for_good=for_good)
         await self._record("kick", connection, kicked.described())
         return kicked
+
+    async def reload(self) -> Reloads:
+        """Have all replicas read their settings again."""
+        report = await changes.reload_all(self._store)
+        await self._record("reload", "", report.described())
+        return report
+
+    async def drain(self, replica: str, *, force: bool) -> Drained:
+        """Have a replica send all its clients to the others."""
+        drained = await changes.drain(self._store, replica, force=force)
+        await self._record("drain", replica, "by force" if force else "")
+        return drained
+
+    async def limits(self) -> list[PrincipalLimits]:
+        """Return the principals with limits of their own."""
+        return await list_limits(self._store)
+
+    async def set_limits(self, principal: str, new: NewLimits) -> PrincipalLimits:
+        """Set the limits of a principal."""
+        limits = await set_limits(self._store, principal, new, self._by)
+        await self._record("limit", principal, new.described())
+        return limits
+
+    async def remove_limits(self, principal: str) -> None:
+        """Have the limits of the settings apply to a principal again; raise `NotFound` if it had none."""
+        if not await remove_limits(self._store, principal):
+            raise NotFound(f"{principal!r} has no limits of its own")
+        await self._record("unlimit", principal)
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""

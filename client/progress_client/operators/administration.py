@@ -3,6 +3,8 @@
 from typing import Protocol
 
 from progress_broker.access.audit import AuditFilter, AuditPage
+from progress_broker.limits.principals import NewLimits, PrincipalLimits
+from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 
@@ -18,6 +20,21 @@ class Administration(Protocol):
 
     async def kick(self, connection: str, *, for_good: bool) -> Kicked:
         """End a stream."""
+
+    async def reload(self) -> Reloads:
+        """Have all replicas read their settings again."""
+
+    async def drain(self, replica: str, *, force: bool) -> Drained:
+        """Have a replica send all its clients to the others."""
+
+    async def limits(self) -> list[PrincipalLimits]:
+        """Return the principals with limits of their own."""
+
+    async def set_limits(self, principal: str, new: NewLimits) -> PrincipalLimits:
+        """Set the limits of a principal."""
+
+    async def remove_limits(self, principal: str) -> None:
+        """Have the limits of the settings apply to a principal again; raise `NotFound` if it had none."""
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""
