@@ -112,13 +112,17 @@ def test_the_scrape_configuration_names_the_job_and_the_rules() -> None:
 
 
 def test_the_documentation_says_of_each_alert_what_to_do() -> None:
-    rows = re.findall(r"^\| `(ProgressBroker\w+)` \| (.+) \| (.+) \|$", ALERTS_PAGE, re.MULTILINE)
-    assert [name for name, _, _ in rows] == [rule["alert"] for rule in RULES]
+    sections = re.findall(r"^## (ProgressBroker\w+)\n\n(.+)\n\n(.+)\n$", ALERTS_PAGE, re.MULTILINE)
+    assert [name for name, _, _ in sections] == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        assert rule["annotations"]["runbook_url"] == f"docs/how-to/alerts.md#{rule['alert'].lower()}"
 
 
 def test_each_alert_is_tried() -> None:
-    tried = {case["alertname"] for test in TRIALS["tests"] for case in test["alert_rule_test"] if case["exp_alerts"]}
-    assert tried == {rule["alert"] for rule in RULES}
+    trials = [case for test in TRIALS["tests"] for case in test["alert_rule_test"]]
+    for fires in (True, False):
+        tried = {case["alertname"] for case in trials if bool(case["exp_alerts"]) is fires}
+        assert tried == {rule["alert"] for rule in RULES}, f"each {'fires' if fires else 'is silent'} in a trial"
 
 
 def promtool(*arguments: str) -> None:

@@ -21,7 +21,7 @@ from progress_broker.storage.keys import limits_key
 MOST = 10_000
 """How many principals may have limits of their own."""
 
-_Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Limit = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
 class NewLimits(BaseModel):
