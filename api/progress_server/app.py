@@ -38,6 +38,7 @@ from progress_server.middleware.stack import ERRORS, FULL_EDGE, Edge, build_stac
 from progress_server.middleware.startup import Startup, log_wrong
 from progress_server.observability.logs import redact_requests
 from progress_server.observability.metrics import registry_of
+from progress_server.observability.redis_state import RedisState
 from progress_server.routes import (
     health,
     history,
@@ -156,7 +157,8 @@ def create_app(
         hub.internal_handlers[ASK] = answerer.received
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.running(ours, hub, LimitsCopy(ours, limiter)))
-        registry = registry_of(hub, reaper, processes=config.processes)
+        state = RedisState(ours)
+        registry = registry_of(hub, reaper, state, live, limiter, processes=config.processes)
         with suppress(
             TimeoutError
         ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
@@ -165,8 +167,9 @@ def create_app(
         await resources.enter_async_context(Presence(ours, config, hub))
         resources.callback(delattr, app.state, "context")
         jobs = await resources.enter_async_context(Jobs(ours))
+        facts = AttributeCache(ours)
         app.state.context = Context(
-            config, ours, hub, registry, AttributeCache(ours), jobs, audit, app_decides=app_decides
+            config, ours, hub, registry, facts, jobs, audit, state.refresh, app_decides=app_decides
         )
 
     @asynccontextmanager

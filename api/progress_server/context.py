@@ -1,6 +1,6 @@
 """The per-process objects that request handlers need, and the parameters that routes share."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -54,6 +54,8 @@ class Context:
     facts: AttributeCache
     jobs: Jobs
     audit: Audit
+    read_redis: Callable[[], Awaitable[None]]
+    """Reads what Redis has, for the metrics."""
     app_decides: bool = False
     """Whether code of the app that this server is mounted in authenticates callers."""
 

@@ -13,6 +13,7 @@ from progress_broker.history.losses import note
 from progress_broker.live.channels import Channels
 from progress_broker.live.dispatcher import Dispatcher
 from progress_broker.live.families import Families
+from progress_broker.live.feed_counts import count_events
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.live.feeds.feed_log import FeedLog
 from progress_broker.live.feeds.pace import Pace
@@ -99,6 +100,7 @@ class Hub:
             settings.probe_interval_s,
             clock,
             self.internal_handlers,
+            self.tally.probe_refusals,
         )
 
     # Start and stop
@@ -263,6 +265,7 @@ class Hub:
             await self._resync(set(batch.resync))
         if self.signal_waits:
             self.signal_waits.dispatch(batch.events)
+        count_events(self.tally, batch.events)
         await self._dispatcher.dispatch(batch.events)
 
     async def _resync(self, lanes: set[int]) -> None:

@@ -403,6 +403,11 @@ class Settings(BaseSettings):
         "console", description="text lines for people, or one JSON object per line"
     )
 
+    metrics_host: str = Field("127.0.0.1", description="address of the port for metrics; it asks for no credentials")
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None,
+        description="port for the metrics of all processes together, and for health checks, beside `port`",
+    )
     access_log: bool = Field(False, description="log one line per request (always on at log level debug)")
 
     @field_validator("data_dir")

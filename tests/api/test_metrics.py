@@ -21,10 +21,10 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.tally import Histogram
 from progress_broker.settings import Settings
 from progress_server.app import create_app
-from progress_server.observability.metrics import registry_of
 from tests.api.test_operations import OPS, create, finish, publish
 from tests.api.test_stream import until
 from tests.conftest import make_settings
+from tests.replica_metrics import registry_for
 from tests.servers import eventually
 
 
@@ -224,7 +224,7 @@ class TestRoundTrips:
 async def test_what_the_reaper_did(http: httpx.AsyncClient, store: Store) -> None:
     reaper = Reaper(store)
     reaper.stalled, reaper.lost = 3, 2
-    registry = registry_of(Hub(store, store.settings), reaper, processes=1)
+    registry = registry_for(store, reaper)
     assert registry.get_sample_value("progress_broker_leases_expired_total", {"step": "stalled"}) == 3
     assert registry.get_sample_value("progress_broker_leases_expired_total", {"step": "lost"}) == 2
 
@@ -239,7 +239,7 @@ async def test_the_age_of_what_the_feed_brings(store: Store) -> None:
 
 async def test_one_of_many_processes_says_which_it_is(store: Store) -> None:
     for processes, expected in ((1, set()), (2, {str(os.getpid())})):
-        registry = registry_of(Hub(store, store.settings), Reaper(store), processes=processes)
+        registry = registry_for(store, Reaper(store), processes)
         assert {it.labels["pid"] for m in registry.collect() for it in m.samples if "pid" in it.labels} == expected
         assert registry.get_sample_value("process_open_fds", {"pid": next(iter(expected))} if expected else {})
 

@@ -18,10 +18,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from progress_broker.hub import Hub
+from progress_broker.limits.limiter import Limiter
 from progress_broker.operations.reaper import Reaper
 from progress_broker.runtime.tally import Tally
 from progress_broker.stream.stream import Mode, Stream
+from progress_server.context import LiveSettings
 from progress_server.http.problems import STATUS_OF_CODE
+from progress_server.observability.redis_state import RedisState
 
 PREFIX = "progress_broker_"
 _CARRIERS = ("adopted", "asgi", "websocket")
@@ -32,8 +35,9 @@ _STATES = {Mode.AWAITING: "awaiting", Mode.CATCHING_UP: "catching_up", Mode.LIVE
 class ReplicaCollector(Collector):
     """The metrics of one replica. A scrape visits every open stream: 3 ms for 10,000 streams."""
 
-    def __init__(self, hub: Hub, reaper: Reaper) -> None:
+    def __init__(self, hub: Hub, reaper: Reaper, state: RedisState, live: LiveSettings, limiter: Limiter) -> None:
         self._hub, self._reaper = hub, reaper
+        self._state, self._live, self._limiter = state, live, limiter
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric."""
@@ -41,6 +45,7 @@ class ReplicaCollector(Collector):
         yield from self._streams()
         yield from self._events()
         yield from self._redis()
+        yield from self._operations()
         yield from self._requests()
         yield GaugeMetricFamily(
             f"{PREFIX}ready",
@@ -55,6 +60,12 @@ class ReplicaCollector(Collector):
         yield GaugeMetricFamily(
             f"{PREFIX}tasks", "Tasks of this replica's event loop. A stream has none.", len(asyncio.all_tasks())
         )
+        yield GaugeMetricFamily(
+            f"{PREFIX}certificate_expiry_timestamp_seconds",
+            "When this server's TLS certificate expires, in seconds since 1970. Without TLS it has no sample.",
+            self._live.certificate_expires_at,
+        )
+        yield _counters("reloads", "Reloads of the settings, by result.", "result", self._hub.tally.reloads)
         yield _labelled("build", "Versions of this package and of Python; always 1.", _build())
 
     def _streams(self) -> Iterator[Metric]:
@@ -71,6 +82,11 @@ class ReplicaCollector(Collector):
                 count = open_now[outlet, mode.value, True] + open_now[outlet, mode.value, False]
                 streams.add_metric((outlet, state), count)
         yield streams
+        yield GaugeMetricFamily(
+            f"{PREFIX}streams_max",
+            "Maximum number of open streams of this replica (max_streams).",
+            self._limiter.limits.streams,
+        )
         yield GaugeMetricFamily(
             f"{PREFIX}operations_watched",
             "Operations that have at least one subscriber on this replica.",
@@ -172,8 +188,56 @@ class ReplicaCollector(Collector):
             tally.published_bytes,
         )
 
+    def _operations(self) -> Iterator[Metric]:
+        """Yield what Redis has. What is unknown has no sample."""
+        state, tally = self._state, self._hub.tally
+        operations = GaugeMetricFamily(
+            f"{PREFIX}operations",
+            "Operations in Redis, by status. Every replica reports the same, at most five seconds old.",
+            labels=("status",),
+        )
+        for status, count in (state.operations or {}).items():
+            operations.add_metric((status,), count)
+        yield operations
+        ended = CounterMetricFamily(
+            f"{PREFIX}operations_ended",
+            "Operations that ended, by status and kind (the first 50). Every replica counts all: use max, not sum.",
+            labels=("status", "kind"),
+        )
+        for labels, count in tally.ended.items():
+            ended.add_metric(labels, count)
+        yield ended
+        yield GaugeMetricFamily(
+            f"{PREFIX}unfinished_idle_seconds",
+            "Seconds since the last change of the unfinished operation that has been without one for the longest time.",
+            state.unfinished_idle_s,
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}expiry_overdue_seconds",
+            "Seconds that expired operations have waited to be removed. Replicas remove them within seconds.",
+            state.expiry_overdue_s,
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}leases_overdue_seconds",
+            "Seconds that expired leases have waited to be noticed. Replicas notice them within seconds.",
+            state.leases_overdue_s,
+        )
+        yield GaugeMetricFamily(f"{PREFIX}replicas", "Replicas that are present.", state.replicas)
+        yield GaugeMetricFamily(
+            f"{PREFIX}settings_differ",
+            "Settings that should be the same at all replicas, and are not. `progress-broker replicas` names them.",
+            state.settings_differ,
+        )
+
     def _redis(self) -> Iterator[Metric]:
         hub = self._hub
+        yield _counter("feed_events", "Events read from the feeds, of all operations.", hub.tally.feed_events)
+        yield _counters(
+            "probe_refusals",
+            "Test events that Redis did not store, by reason. Others' events are rejected for the same reason.",
+            "reason",
+            hub.tally.probe_refusals,
+        )
         yield GaugeMetricFamily(
             f"{PREFIX}feed_connected", "1 while this replica is connected to every feed.", hub.connected
         )
@@ -271,10 +335,12 @@ class ByProcess(Collector):
                 yield metric
 
 
-def registry_of(hub: Hub, reaper: Reaper, *, processes: int) -> CollectorRegistry:
+def registry_of(
+    hub: Hub, reaper: Reaper, state: RedisState, live: LiveSettings, limiter: Limiter, *, processes: int
+) -> CollectorRegistry:
     """Return a registry for one app: a process may hold several apps, and an address several processes."""
     registry = CollectorRegistry()
-    collectors = (ReplicaCollector(hub, reaper), ProcessCollector(registry=None))
+    collectors = (ReplicaCollector(hub, reaper, state, live, limiter), ProcessCollector(registry=None))
     for collector in collectors if processes == 1 else (ByProcess(os.getpid(), collectors),):
         registry.register(collector)
     return registry

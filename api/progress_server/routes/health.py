@@ -1,5 +1,6 @@
 """Health checks (`/livez`, `/readyz`) and metrics."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -75,12 +76,17 @@ def _explained(doubt: NotReadyReason, cause: str) -> str:
     return f"{DETAILS[doubt]} ({cause})" if cause else DETAILS[doubt]
 
 
+async def _refresh(context: Context) -> None:
+    """Read what metrics tell of Redis."""
+    await asyncio.gather(context.hub.masters.refresh(), context.read_redis())
+
+
 async def metrics_text(app: FastAPI) -> str:
     """Return the metrics of an app in the Prometheus text format; empty while it waits for Redis."""
     context: Context | None = getattr(app.state, "context", None)
     if context is None:
         return ""
-    await context.hub.masters.refresh()
+    await _refresh(context)
     return generate_latest(context.metrics).decode()
 
 
@@ -88,6 +94,6 @@ async def metrics_text(app: FastAPI) -> str:
 async def metrics(request: Request, context: InContext) -> Response:
     """Metrics of this process, in the Prometheus text format, or in OpenMetrics if the client accepts it."""
     require_permission_everywhere(request, Action.METRICS)
-    await context.hub.masters.refresh()
+    await _refresh(context)
     encode, media_type = choose_encoder(request.headers.get("accept") or "")
     return Response(encode(context.metrics), media_type=None, headers={"Content-Type": media_type})

@@ -5,7 +5,6 @@ They replace uvicorn's protocol, request and task, so an open stream needs littl
 
 import asyncio
 from collections.abc import Callable
-from typing import ClassVar
 
 from progress_broker.limits.slots import Holder, Slot
 from progress_broker.stream.outlet import TEXT, Encoding, OutletOwner
@@ -35,7 +34,7 @@ class AdoptedOutlet(asyncio.Protocol):
     __slots__ = ("_connections", "_holder", "_lingering", "_subscription", "_transport", "_unasked")
 
     kind = "adopted"
-    linger_s: ClassVar[float] = 5
+    linger_s = 5.0
     """Time limit for sending the rest of a response that has ended, and for the client to close the connection."""
 
     def __init__(self, subscription: OutletOwner, connection: Connection) -> None:

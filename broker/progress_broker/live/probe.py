@@ -7,6 +7,7 @@ holds for all lanes of the server.
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import cycle
 from secrets import token_hex
@@ -36,7 +37,9 @@ class Probe:
         lanes: Sequence[int],
         period_s: float,
         clock: Callable[[], float],
+        refusals: Counter[str] | None = None,
     ) -> None:
+        self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._operation = f"~probe-{token_hex(8)}"
         self.name = self._operation.encode()
         """The name that it publishes to. No operation has it: operation ids begin with a letter or a digit."""
@@ -90,21 +93,25 @@ class Probe:
         try:
             await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
         except StorageReadOnly as error:
+            self._refusals["read-only"] += 1
             self._suspected_reason, self._rejected_at, self.detail = "redis replica", self._clock(), error.detail
             if error.detail != self._read_only:  # a rejected write does not name the master; later probes do
                 log.warning("events can't be published: %s", error.detail)
             self._read_only = error.detail
             return
         except StorageUnavailable as error:
+            self._refusals["away"] += 1
             self._rejected_at, self.detail = -math.inf, error.detail
             return
         except StorageFull as error:  # this proves nothing about delivery
+            self._refusals["full"] += 1
             self._suspected_reason, self._rejected_at, self.detail = "redis full", self._clock(), ""
             if not self.full:
                 log.warning("events can't be published: %s", error.detail)
             self.full, self._read_only = True, ""
             return
         except Exception:  # whatever the error is, other publishers get it, too
+            self._refusals["failed"] += 1
             self._suspected_reason, self._rejected_at, self.detail = "publish fails", -math.inf, ""
             if before != self._suspected_reason:
                 log.exception("Redis answers, but publishing fails")
@@ -139,7 +146,9 @@ class Probes:
         period_s: float,
         clock: Callable[[], float],
         handlers: dict[bytes, Callable[[Event], None]],
+        refusals: Counter[str] | None = None,
     ) -> None:
+        self._refusals = refusals
         self._send, self._period_s, self._clock = send, period_s, clock
         self._lanes_by_node, self._handlers = lanes_by_node, handlers
         self._turned_at: float | None = None
@@ -186,7 +195,7 @@ class Probes:
             del self._handlers[probe.name]
 
     def _new(self, lanes: tuple[int, ...]) -> Probe:
-        probe = Probe(self._send, lanes, self._period_s, self._clock)
+        probe = Probe(self._send, lanes, self._period_s, self._clock, self._refusals)
         known = [self._of[lane] for lane in lanes if lane in self._of]
         if known:
             probe.inherit(min(known, key=lambda earlier: earlier.proved_at))

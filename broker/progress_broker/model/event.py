@@ -37,6 +37,8 @@ class Event(NamedTuple):
     data: bytes
     traceparent: bytes = b""
     """The publisher's trace context, if it is traced. Only entries of the feed have it."""
+    kind: bytes = b""
+    """The kind of an operation that ends here. Only its `end` in the feed has it."""
 
 
 class LastEvent(NamedTuple):
@@ -53,13 +55,13 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
         return None
     if len(fields) == 8 and fields[0] == b"o" and fields[2] == b"n" and fields[4] == b"t" and fields[6] == b"d":
         # The layout that the scripts write to a feed. To unpack it costs half as much as to build a dict.
-        traceparent = b""
+        traceparent = kind = b""
         _, name, _, n, _, type, _, data = fields
     else:
         pairs = dict(zip(fields[::2], fields[1::2], strict=False))
         name, n = pairs.get(b"o", operation), pairs.get(b"n", b"0")
         type, data = pairs.get(b"t", b""), pairs.get(b"d", b"")
-        traceparent = pairs.get(b"tp", b"")
+        traceparent, kind = pairs.get(b"tp", b""), pairs.get(b"k", b"")
     if name is None:
         return None
     try:
@@ -69,7 +71,7 @@ def read_entry(operation: bytes | None, entry: Sequence[object]) -> Event | None
     # Internal entries have no number. They must have a valid operation id, because several readers parse it.
     if not 0 <= number < _NUMBERS or (number == 0 and _OWN_NAME.fullmatch(name) is None):
         return None
-    return Event(name, position, number, type, data, traceparent)
+    return Event(name, position, number, type, data, traceparent, kind)
 
 
 def read_events(operation: str, entries: Iterable[Sequence[object]]) -> list[Event]:

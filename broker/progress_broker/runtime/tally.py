@@ -71,9 +71,14 @@ class Requests:
         histogram.observe(took_s)
 
 
+OTHER_KIND = "other"
+MOST_KINDS = 50
+"""How many kinds of operations have a label of their own: kinds come from clients."""
+
+
 @dataclass(slots=True)
 class Tally:
-    """Counts since the process started. Labels never come from clients, so their number is limited."""
+    """Counts since the process started. Labels do not come from clients, or are limited in number."""
 
     opened: Counter[str] = field(default_factory=lambda: _zeros("resume", "start", "snapshot"))
     closed: Counter[str] = field(default_factory=lambda: _zeros("client", "ended", "max-age", "stuck", "draining"))
@@ -98,5 +103,20 @@ class Tally:
     caught_up: int = 0
     conflated: int = 0
     audit_lost: int = 0
+    feed_events: int = 0
+    ended: Counter[tuple[str, str]] = field(
+        default_factory=lambda: Counter({(status, OTHER_KIND): 0 for status in ("succeeded", "failed", "cancelled")})
+    )
+    """Operations that ended, by status and kind."""
+    probe_refusals: Counter[str] = field(default_factory=lambda: _zeros("full", "read-only", "away", "failed"))
     reloads: Counter[str] = field(default_factory=lambda: _zeros("succeeded", "failed"))
     latency_s: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS_S))
+    _kinds: set[str] = field(default_factory=set)
+
+    def count_end(self, status: str, kind: str) -> None:
+        """Count an operation that ended. Kinds beyond the first fifty are counted together."""
+        if kind not in self._kinds:
+            if len(self._kinds) >= MOST_KINDS:
+                kind = OTHER_KIND
+            self._kinds.add(kind)
+        self.ended[status, kind] += 1

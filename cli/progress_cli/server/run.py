@@ -24,10 +24,12 @@ from progress_cli.exit_codes import print_info
 from progress_cli.logging import log_as, prepare_level
 from progress_cli.options import GIVEN
 from progress_cli.server.hang_up import hang_up_reloads
+from progress_cli.server.metrics_port import MetricsPort
 from progress_cli.server.supervisor import supervise
 from progress_cli.shutdown import until_stopped
 from progress_cli.unknown_settings import misspelled
 from progress_server.app import create_app
+from progress_server.routes.health import metrics_text
 from progress_server.server.notify import NO_MANAGER, ServiceManager
 from progress_server.server.reload import Reloader, described
 from progress_server.server.server import check
@@ -111,7 +113,12 @@ async def serve(
     def stop() -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    async with store or nullcontext(), manager.watching(alive):
+    async def ready() -> bool:
+        context = context_now(app)
+        return context is not None and context.hub.ready
+
+    alone = nullcontext() if among_others else MetricsPort(partial(metrics_text, app), ready).listening(settings)
+    async with store or nullcontext(), manager.watching(alive), alone:
         with hang_up_reloads(hang_up, stop):
             await serve_on(server, listener)
         await by_signal.close()

@@ -6,6 +6,7 @@ its replacement.
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ from progress_broker.runtime.backoff import Backoff
 from progress_broker.settings import Settings, load_settings
 from progress_cli.server.child import End, Replica
 from progress_cli.server.hang_up import hang_up_reloads
+from progress_cli.server.metrics_port import MetricsPort
+from progress_server.observability.aggregation import Totals
+from progress_server.observability.metrics import PREFIX
 from progress_server.server.config import LEAVE_S
 from progress_server.server.notify import NO_MANAGER, ServiceManager
 from progress_server.server.sockets import leave_to_others
@@ -27,6 +31,9 @@ FIRST_DELAY_S = 0.1
 MOST_DELAY_S = 5
 STEADY_S = 10
 """A process that served longer than this was healthy: its replacement starts without much delay."""
+METRICS_S = 1.0
+"""How long a process may take to tell its metrics."""
+_READY = re.compile(rf"^{PREFIX}ready(?:{{[^}}]*}})? 1(?:\.0)?$", re.MULTILINE)
 GRACE_S = 2
 """How many seconds beyond its drain time a process may take to stop before it is killed."""
 
@@ -60,6 +67,7 @@ class Supervisor:
         manager: ServiceManager,
     ) -> None:
         self._given = given
+        self._totals = Totals()
         self._settings, self._listeners, self._serving, self._manager = settings, listeners, serving, manager
         self._replicas: set[Replica] = set()
         self._unserved = set(listeners)
@@ -74,7 +82,8 @@ class Supervisor:
         """Supervise until stopped by a signal, or until no process can start; then raise that error."""
         # It lives as long as it can replace and stop its processes, whatever they wait for.
         with _signals_call(self.stop), hang_up_reloads(self.reload, self.stop):
-            async with self._manager.watching(lambda: True):
+            port = MetricsPort(self._metrics, self._is_ready).listening(self._settings)
+            async with self._manager.watching(lambda: True), port:
                 await asyncio.gather(*(self._keep(listener) for listener in self._listeners))
         if self._error is not None:
             raise self._error
@@ -99,6 +108,20 @@ class Supervisor:
             if self._reread():
                 for replica in self._replicas:
                     replica.reload()
+
+    async def _metrics(self) -> str:
+        """Return the metrics of all processes together. One that does not answer counts as it was last."""
+        replicas = tuple(self._replicas)
+        texts = await asyncio.gather(*(replica.metrics(METRICS_S) for replica in replicas))
+        for replica, text in zip(replicas, texts, strict=True):
+            if text is not None and replica in self._replicas:
+                self._totals.add(replica, text)
+        return self._totals.text()
+
+    async def _is_ready(self) -> bool:
+        """Return whether a process is ready."""
+        texts = await asyncio.gather(*(replica.metrics(METRICS_S) for replica in tuple(self._replicas)))
+        return any(_READY.search(text) for text in texts if text is not None)
 
     def _reread(self) -> bool:
         """Read the settings that replacements start with again; return whether they can be used."""
@@ -147,6 +170,7 @@ class Supervisor:
             return await replica.ended()
         finally:
             self._replicas.remove(replica)
+            self._totals.ended(replica)
             replica.close()
 
     def _serves(self, listener: socket.socket) -> None:

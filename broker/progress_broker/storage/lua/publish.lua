@@ -173,7 +173,8 @@ for i, event in ipairs(events) do
   local kind, data, new_status, producer, seq = event[1], event[2], event[3], event[4], event[5]
   n = n + 1
   local shown = { 'o', id, 'n', text(n), 't', kind, 'd', data }
-  if traceparent and i == #events then shown[9], shown[10] = 'tp', traceparent end
+  if TERMINAL[new_status] then shown[9], shown[10] = 'k', string.match('\n' .. indexes, '\nkind:([^\n]*)') or '' end
+  if traceparent and i == #events then shown[#shown + 1], shown[#shown + 2] = 'tp', traceparent end
   local kept = { 'n', text(n), 't', kind, 'd', data }
   if producer then kept[7], kept[8], kept[9], kept[10] = 'p', producer, 's', seq end
   local at = append(shown, kept, i == 1, position, length, clock, idle_ms)
