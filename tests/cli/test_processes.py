@@ -1,5 +1,6 @@
 """`serve --processes`: several processes on one address, when one of them dies and when all are stopped."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,11 +25,12 @@ import redis as library
 
 from progress_broker.errors import SetupError
 from progress_broker.settings import load_settings
+from progress_cli.server.child import BEAT_S, Replica
 from progress_server.server.sockets import listen_for_each
 from tests import servers
 from tests.cli.conftest import Shell, children, ready, runs
 from tests.conftest import make_settings
-from tests.servers import START_S, CommandLine, Process, RealRedis
+from tests.servers import START_S, CommandLine, Process, RealRedis, eventually
 from tests.sse import Message, published
 
 wait_until = partial(servers.wait_until, deadline_s=START_S)  # these tests start many processes
@@ -295,6 +297,18 @@ def test_one_that_does_not_stop_is_killed(shell: Shell) -> None:
         assert not Path(f"/proc/{stuck}").exists()
 
 
+async def test_one_that_hangs_is_noticed_and_killed(redis_url: str, streams: ExitStack) -> None:
+    settings = make_settings(redis_url=redis_url, port=0)
+    (listener,) = [streams.enter_context(one) for one in listen_for_each(settings, 1)]
+    with closing(await Replica.start(settings, {}, listener, lambda: None)) as process:
+        assert await process.serves()
+        ending = asyncio.create_task(process.ended(silent_s=2.5 * BEAT_S))
+        await eventually(lambda: process.beats >= 2, "it lives", START_S)
+        assert not ending.done()
+        process.send(signal.SIGSTOP)
+        assert "was silent for 5 s, so it was killed" in (await ending).said
+
+
 def test_a_signal_before_they_serve_stops_it_too(shell: Shell) -> None:
     with serving(shell) as server:
         wait_until(lambda: len(replicas(server)) == 2, "they start")
@@ -330,7 +344,8 @@ def test_without_a_word_from_the_kernel_too_one_ends_with_its_supervisor(shell: 
         child = subprocess.Popen(command, stdin=theirs, stderr=subprocess.DEVNULL, pass_fds=[listener.fileno()])
     with child:
         ours.sendall(json.dumps(orders).encode() + b"\n")
-        assert json.loads(ours.recv(1000)) == {"error": None}
+        with ours.makefile("rb") as said:
+            assert next(word for line in said if "error" in (word := json.loads(line))) == {"error": None}
         ours.close()
         assert child.wait(120) == 0
 

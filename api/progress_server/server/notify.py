@@ -8,8 +8,14 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Self
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from typing import Protocol, Self
 
 from progress_broker.runtime.tasks import end
 
@@ -19,6 +25,19 @@ SEND_S = 1
 """How long a message may wait for room in the manager's socket."""
 BEATS = 3
 """How often this process tells that it is alive within the time after which it would be killed."""
+
+
+class Manager(Protocol):
+    """Who starts and stops this process, and ends it if it hangs."""
+
+    def stopping(self) -> None:
+        """Hear that this process has begun to stop."""
+
+    def reloading(self) -> AbstractContextManager[None]:
+        """Hear that this process reads its configuration again in a block."""
+
+    def watching(self, alive: Callable[[], bool]) -> AbstractAsyncContextManager[None]:
+        """Hear that it is alive, in a block, while this event loop runs and `alive` says so."""
 
 
 class ServiceManager:
@@ -56,33 +75,38 @@ class ServiceManager:
         finally:
             self.ready()
 
-    @asynccontextmanager
-    async def watching(self, alive: Callable[[], bool]) -> AsyncIterator[None]:
-        """Tell again and again that this process is alive, while this event loop runs and `alive` says so."""
+    def watching(self, alive: Callable[[], bool]) -> AbstractAsyncContextManager[None]:
+        """Tell in a block that this process is alive, while this event loop runs and `alive` says so."""
         if not self._address or not self.watchdog_s:
-            yield
-            return
-        beating = asyncio.create_task(self._beat(alive, self.watchdog_s / BEATS))
-        try:
-            yield
-        finally:
-            await end(beating)
-
-    async def _beat(self, alive: Callable[[], bool], every_s: float) -> None:
-        while True:
-            if alive():
-                self._tell("WATCHDOG=1")
-            await asyncio.sleep(every_s)
+            return nullcontext()
+        return beating(lambda: self._tell("WATCHDOG=1"), alive, self.watchdog_s / BEATS)
 
     def _tell(self, *lines: str) -> None:
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
                 to.settimeout(SEND_S)
                 to.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             log.warning("the service manager can't be told %s: %s", lines[0], error)
+
+
+@asynccontextmanager
+async def beating(beat: Callable[[], None], alive: Callable[[], bool], every_s: float) -> AsyncIterator[None]:
+    """Call `beat` again and again in a block, while the event loop runs and `alive` says so."""
+
+    async def go_on() -> None:
+        while True:
+            if alive():
+                beat()
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        await end(task)
 
 
 NO_MANAGER = ServiceManager("")

@@ -16,12 +16,19 @@ from pydantic import SecretStr
 
 from progress_broker.embedded.server_process import ending_with_us
 from progress_broker.errors import BrokerError, rejection
+from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 
 LONGEST_LINE = 16 * 1024 * 1024
 """The longest line that a process may tell: its metrics."""
 _LAST_WORDS_S = 1.0
 """How long to wait for what a process that has ended told last."""
+
+BEAT_S = 2
+"""How often a process tells that it is alive."""
+SILENT_S = 30
+"""How long one that serves may be silent until it is killed: it hangs."""
+_PARTS = 3
 
 
 class End(NamedTuple):
@@ -49,6 +56,9 @@ class Replica:
         self._process, self._reader, self._writer, self._reloaded = process, reader, writer, reloaded
         self._serving_since: float | None = None
         self._error: BrokerError | None = None
+        self.beats = 0
+        """How often it has told that it is alive."""
+        self._hung = False
         self._first: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether it serves."""
         self._asked: dict[int, asyncio.Future[str]] = {}
@@ -105,15 +115,32 @@ class Replica:
         finally:
             self._asked.pop(number, None)
 
-    async def ended(self) -> End:
-        """Wait until it has ended, and return how."""
-        code = await self._process.wait()
+    async def ended(self, silent_s: float = SILENT_S) -> End:
+        """Wait until it has ended, and return how. Kill it if it serves and is silent for `silent_s` seconds."""
+        watching = asyncio.create_task(self._watch(silent_s))
+        try:
+            code = await self._process.wait()
+        finally:
+            await end(watching)
         await asyncio.wait([self._reading], timeout=_LAST_WORDS_S)  # an error that it reported while it served
         served_s = None if self._serving_since is None else time.monotonic() - self._serving_since
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        if self._hung:
+            how = f"was silent for {silent_s:g} s, so it was killed"
         if self._error is not None:
             how = f"{'could not start' if served_s is None else 'had to end'} ({self._error.detail})"
         return End(f"process {self._process.pid} {how}", served_s, self._error)
+
+    async def _watch(self, silent_s: float) -> None:
+        """Kill it if it serves and is silent. If it was this process that did not run, one part of the time is lost."""
+        silent_parts = 0
+        while silent_parts < _PARTS:
+            before = self.beats
+            await asyncio.sleep(silent_s / _PARTS)
+            alive = self._serving_since is None or self.beats != before
+            silent_parts = 0 if alive else silent_parts + 1
+        self._hung = True
+        self.kill()
 
     async def _read(self) -> None:
         """Receive what it tells, until it has ended."""
@@ -131,6 +158,8 @@ class Replica:
             asked = self._asked.get(number)
             if asked is not None and not asked.done():
                 asked.set_result(word["text"])
+        elif "alive" in word:
+            self.beats += 1
         elif "reloaded" in word:
             self._reloaded()
         else:
@@ -148,11 +177,11 @@ class Replica:
         at_once = (
             number == signal.SIGINT and self._serving_since is not None
         )  # during its start, SIGINT would print a traceback
-        self._send(signal.SIGINT if at_once else signal.SIGTERM)
+        self.send(signal.SIGINT if at_once else signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it now."""
-        self._send(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def close(self) -> None:
         """Release it; if it still lives, it is killed."""
@@ -160,7 +189,8 @@ class Replica:
         self._reading.cancel()
         self._writer.close()
 
-    def _send(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 

@@ -2,7 +2,8 @@
 
 Standard input is a socket to the supervisor, with a line of JSON for each word. The supervisor first sends the settings
 and the listener (secrets must not be on a command line), later `reload`, or `ask` with a number. This process tells
-that it serves, or why it can't; that it has reloaded; and answers. If the connection closes, the supervisor has died.
+that it serves, or why it can't; that it is alive; that it has reloaded; and answers. If the connection closes, the
+supervisor has died.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import json
 import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -22,9 +24,11 @@ from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings
 from progress_cli.exit_codes import exit_code
 from progress_cli.logging import log_as
+from progress_cli.server.child import BEAT_S
 from progress_cli.server.run import serve
 from progress_cli.shutdown import until_stopped
 from progress_server.routes.health import metrics_text
+from progress_server.server.notify import beating
 from progress_server.server.start import run_loop
 
 
@@ -68,6 +72,17 @@ class _Supervisor:
         else:
             self._writer.write(_line(words))
 
+    def stopping(self) -> None:
+        """Do nothing: it is the supervisor who stops this process."""
+
+    def reloading(self) -> AbstractContextManager[None]:
+        """Do nothing: the reloader tells."""
+        return nullcontext()
+
+    def watching(self, alive: Callable[[], bool]) -> AbstractAsyncContextManager[None]:
+        """Tell every few seconds in a block that this process is alive, while the loop runs and `alive` says so."""
+        return beating(lambda: self.tell(alive=True), alive, BEAT_S)
+
     async def listen(self) -> None:
         """Do what the supervisor asks. If it has died, stop."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._pipe.dup())
@@ -95,7 +110,7 @@ async def _serve(settings: Settings, given: dict[str, Any], listener: socket.soc
     listening = asyncio.create_task(supervisor.listen())
     try:
         serves = partial(supervisor.tell, error=None)
-        await serve(settings, given, listener, serves, among_others=True, made=supervisor.made)
+        await serve(settings, given, listener, serves, supervisor, among_others=True, made=supervisor.made)
     finally:
         await end(listening)
 

@@ -30,7 +30,7 @@ from progress_cli.shutdown import until_stopped
 from progress_cli.unknown_settings import misspelled
 from progress_server.app import create_app
 from progress_server.routes.health import metrics_text
-from progress_server.server.notify import NO_MANAGER, ServiceManager
+from progress_server.server.notify import NO_MANAGER, Manager, ServiceManager
 from progress_server.server.reload import Reloader, described
 from progress_server.server.server import check
 from progress_server.server.signals import context_now
@@ -77,7 +77,7 @@ async def serve(
     given: Mapping[str, Any],
     listener: socket.socket,
     serving: Callable[[], None],
-    manager: ServiceManager = NO_MANAGER,
+    manager: Manager = NO_MANAGER,
     *,
     among_others: bool = False,
     made: Callable[[FastAPI], None] = lambda _: None,
@@ -126,7 +126,7 @@ async def serve(
         raise found_wrong[0]
 
 
-async def _reload(reloader: Reloader, audit: Audit, manager: ServiceManager) -> None:
+async def _reload(reloader: Reloader, audit: Audit, manager: Manager) -> None:
     """Reload because of a signal. The log says what came of it."""
     entry = AuditEntry(caller(), "signal", "reload", "")
     try:

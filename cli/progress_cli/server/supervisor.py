@@ -1,4 +1,4 @@
-"""Several server processes on one address, each with its own listening socket. A process that dies is replaced.
+"""Several server processes on one address, each with its own socket. A process that dies or hangs is replaced.
 
 The supervisor keeps the sockets open. So connections that wait in a dead process' socket are not reset, but served by
 its replacement.
