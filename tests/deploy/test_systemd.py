@@ -70,6 +70,7 @@ def test_a_service_has_the_time_to_drain_and_is_not_brought_back_to_wrong_settin
     for service in SERVICES:
         assert float(value(service, "TimeoutStopSec")) == Settings(_env_file=None).drain_s + 10
         assert (value(service, "Type"), value(service, "NotifyAccess")) == ("notify", "main")
+        assert value(service, "ExecReload") == "/bin/kill -HUP $MAINPID"
         assert value(service, "RestartPreventExitStatus").split() == ["2", "5"]
 
 
