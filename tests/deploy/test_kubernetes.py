@@ -157,6 +157,7 @@ def test_a_server_is_replaced_before_it_drains_and_has_the_time_to() -> None:
             assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
             ports = {port["name"]: port["containerPort"] for port in server["ports"]}
             assert ports["http"] == int(image().environment["PROGRESS_PORT"])
+            assert ports["metrics"] == int(of(objects, "ConfigMap")["data"]["PROGRESS_METRICS_PORT"])
 
 
 def test_the_settings_exist_and_are_no_secrets() -> None:
@@ -189,6 +190,17 @@ def test_what_is_selected_is_what_there_is() -> None:
             with case(name, selector):
                 assert selector.items() <= labels.items()
                 assert selector["app.kubernetes.io/component"] == "server"
+
+
+def test_metrics_are_scraped_where_they_are_and_by_nobody_else() -> None:
+    for name in ("overlays/production", "chart: production"):
+        objects = rendered(name)
+        with case(name):
+            assert [it["port"] for it in of(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]] == ["metrics"]
+            ways = of(objects, "NetworkPolicy")["spec"]["ingress"]
+            (to_metrics,) = (way["from"] for way in ways if {"port": "metrics"} in way["ports"])
+            names = [it["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for it in to_metrics]
+            assert names == ["monitoring"]
 
 
 def test_the_alerts_meet_the_job_of_the_pod_monitor() -> None:
