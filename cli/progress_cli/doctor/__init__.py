@@ -1,1 +1,1 @@
-"""What `doctor` finds through a server's URL."""
+"""What `doctor` finds through a server's URL and in the settings of its machine, and how all findings are printed."""
