@@ -113,7 +113,7 @@ async def slow(socket: Path, delay_s: float) -> AsyncIterator[str]:
 
 async def test_a_redis_that_is_far_away(good_redis: RealRedis) -> None:
     async with slow(good_redis.socket, 0.03) as url:
-        found = assert_found(await examine(url, patience_s=2), Check.LATENCY, Level.WARNING, "slow commands")
+        found = assert_found(await examine(url, patience_s=3), Check.LATENCY, Level.WARNING, "slow commands")
     assert found.figures["ping_median_s"] > 0.02
 
 
@@ -190,8 +190,10 @@ async def test_a_master_of_a_cluster_that_hangs(cluster_of_masters: Cluster) -> 
     finally:
         cluster_of_masters.cont(hung)
         cluster_of_masters.await_whole()
-    away = assert_found(found, Check.REDIS, Level.FAULT, "start Redis")
-    assert (away.at, "does not answer within 1 s" in away.said) == (f"127.0.0.1:{hung.port}", True)
+    away = assert_found(
+        [it for it in found if it.at == f"127.0.0.1:{hung.port}"], Check.REDIS, Level.FAULT, "start Redis"
+    )
+    assert "does not answer within 1 s" in away.said
     assert {it.at for it in found} > {f"127.0.0.1:{node.port}" for node in others}
 
 

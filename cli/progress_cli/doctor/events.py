@@ -13,6 +13,8 @@ from progress_broker.errors import BrokerError
 from progress_client.http.connection import AsyncConnection
 from progress_client.http.problems import read_answer
 
+ARRIVAL_S = 1.0
+"""What takes longer to arrive is held back."""
 KIND = "doctor"
 RETENTION_S = 60
 """How long the operation of a check is kept if it can't be deleted."""
@@ -21,32 +23,36 @@ FORGED = "203.0.113.9"
 _MARK = "sent by progress-broker doctor"
 """A message. It is short, as most events are: what buffers passes on what is long."""
 
-_AT_ONCE = (
-    "have what is before the server pass events on at once: nginx obeys `X-Accel-Buffering: no` unless"
-    " `proxy_ignore_headers` says otherwise, or set `proxy_buffering off`; HAProxy `option http-no-delay`"
-    " (docs/how-to/proxies.md)"
-)
-_NOT_PACKED = (
-    "have what is before the server not compress `text/event-stream`, or obey `Cache-Control: no-transform`: the server"
-    " compresses by itself (nginx: not in `gzip_types`; HAProxy: no `compression`; Caddy: no `encode`)"
-)
+_FIXES = {
+    Check.STREAM: (
+        "have what is before the server pass events on at once: nginx obeys `X-Accel-Buffering: no` unless"
+        " `proxy_ignore_headers` says otherwise, or set `proxy_buffering off`; HAProxy `option http-no-delay`"
+        " (docs/how-to/proxies.md)"
+    ),
+    Check.COMPRESSION: (
+        "have what is before the server not compress `text/event-stream`, or obey `Cache-Control: no-transform`: the"
+        " server compresses by itself (nginx: not in `gzip_types`; HAProxy: no `compression`; Caddy: no `encode`)"
+    ),
+}
 
 
-async def examine_stream(connection: AsyncConnection, patience_s: float) -> Iterable[Finding]:
+async def examine_stream(connection: AsyncConnection, patience_s: float, arrival_s: float) -> Iterable[Finding]:
     """Return whether an event arrives at once, and how long it takes."""
-    return [await _arrival(Check.STREAM, connection, "identity", patience_s, _AT_ONCE)]
+    return [await _arrival(Check.STREAM, connection, "identity", patience_s, arrival_s)]
 
 
-async def examine_compression(connection: AsyncConnection, patience_s: float) -> Iterable[Finding]:
+async def examine_compression(connection: AsyncConnection, patience_s: float, arrival_s: float) -> Iterable[Finding]:
     """Return whether an event arrives at once where the client accepts gzip, as browsers do."""
-    return [await _arrival(Check.COMPRESSION, connection, "gzip", patience_s, _NOT_PACKED)]
+    return [await _arrival(Check.COMPRESSION, connection, "gzip", patience_s, arrival_s)]
 
 
-async def examine_forwarded(connection: AsyncConnection, patience_s: float, *, local: bool) -> Iterable[Finding]:
+async def examine_forwarded(
+    connection: AsyncConnection, patience_s: float, arrival_s: float, *, local: bool
+) -> Iterable[Finding]:
     """Return whether a client can pretend to have another address. `local`: only this machine reaches the URL."""
     url, headers = connection.url, {"X-Forwarded-For": FORGED}
     async with _operation(connection, patience_s) as id, _Reader(connection, id, headers, patience_s) as reader:
-        await reader.wait_for(b"event:", patience_s / 2)
+        await reader.wait_for(b"event:", arrival_s)
         answer = await connection.request("GET", "/v1/admin/streams", query=[("operation", id)], timeout_s=patience_s)
     addresses = read_answer(url, answer.body, lambda page: [stream["address"] for stream in page["streams"]])
     if FORGED not in addresses:
@@ -69,20 +75,22 @@ async def examine_forwarded(connection: AsyncConnection, patience_s: float, *, l
     ]
 
 
-async def _arrival(check: Check, connection: AsyncConnection, encoding: str, patience_s: float, fix: str) -> Finding:
+async def _arrival(
+    check: Check, connection: AsyncConnection, encoding: str, patience_s: float, arrival_s: float
+) -> Finding:
     url, headers = connection.url, {"Accept-Encoding": encoding}
     async with _operation(connection, patience_s) as id, _Reader(connection, id, headers, patience_s) as reader:
-        await reader.wait_for(b"event:", patience_s / 4)  # for then only the event's own way is measured
+        await reader.wait_for(b"event:", arrival_s)  # for then only the event's own way is measured
         began = time.perf_counter()
         await _publish(connection, id, "log", {"message": _MARK}, patience_s)
-        if await reader.wait_for(_MARK.encode(), patience_s / 2):
+        if await reader.wait_for(_MARK.encode(), arrival_s):
             took_s = time.perf_counter() - began
             said = f"an event arrives after {1000 * took_s:.0f} ms{reader.packed}"
             return Finding(check, Level.GOOD, url, said, figures={"arrival_s": round(took_s, 4)})
         await _publish(connection, id, "end", {"status": "succeeded"}, patience_s)
-        if await reader.wait_for(_MARK.encode(), patience_s / 2):
-            return Finding(check, Level.FAULT, url, f"events arrive only when the stream ends{reader.packed}", fix)
-    return Finding(check, Level.FAULT, url, f"no event arrives within {patience_s:g} s{reader.packed}", fix)
+        at_the_end = await reader.wait_for(_MARK.encode(), patience_s)
+    when = "events arrive only when the stream ends" if at_the_end else f"no event arrives within {patience_s:g} s"
+    return Finding(check, Level.FAULT, url, f"{when}{reader.packed}", _FIXES[check])
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from progress_broker.errors import BrokerError
 from progress_broker.routing.address import Endpoint
 from progress_broker.settings import LOOPBACK, Settings
 from progress_cli.doctor.answers import Anonymous, examine_errors, examine_metrics, examine_server
-from progress_cli.doctor.events import examine_compression, examine_forwarded, examine_stream
+from progress_cli.doctor.events import ARRIVAL_S, examine_compression, examine_forwarded, examine_stream
 from progress_cli.doctor.http2 import examine_http2
 from progress_client.http.connection import AsyncConnection
 
@@ -22,12 +22,18 @@ _REACH = "start the server and what is before it, or correct the URL"
 
 
 async def examine_url(
-    settings: Settings, url: str, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time
+    settings: Settings,
+    url: str,
+    *,
+    patience_s: float = PATIENCE_S,
+    arrival_s: float = ARRIVAL_S,
+    clock: Callable[[], float] = time.time,
 ) -> Examined:
     """Check the server at a URL, with the credentials of the settings.
 
-    Some checks create an operation of their own, and delete it. Those that wait for its events take up to twice
-    `patience_s`, the others at most that. Raises `SetupError` if the URL or the credentials can't be used.
+    Some checks create an operation of their own, and delete it: an event that takes longer than `arrival_s` is held
+    back. They take up to twice `patience_s`, the others at most that. Raises `SetupError` if the URL or the credentials
+    can't be used.
     """
     settings = settings.model_copy(update={"url": url, "redis_url": None})
     address = urlsplit(url)
@@ -54,9 +60,9 @@ async def examine_url(
             run(Check.SERVER, examine_server(anonymous)),
             run(Check.ERRORS, examine_errors(anonymous)),
             run(Check.METRICS, examine_metrics(anonymous, local=local)),
-            run(Check.STREAM, examine_stream(connection, patience_s), 2 * patience_s),
-            run(Check.COMPRESSION, examine_compression(connection, patience_s), 2 * patience_s),
-            run(Check.FORWARDED, examine_forwarded(connection, patience_s, local=local), 2 * patience_s),
+            run(Check.STREAM, examine_stream(connection, patience_s, arrival_s), 2 * patience_s),
+            run(Check.COMPRESSION, examine_compression(connection, patience_s, arrival_s), 2 * patience_s),
+            run(Check.FORWARDED, examine_forwarded(connection, patience_s, arrival_s, local=local), 2 * patience_s),
         ]
         return Examined(await all_of(*checks), reached=True)
 

@@ -49,7 +49,9 @@ async def _examine(settings: Settings, urls: Sequence[str], patience_s: float) -
     if urls:
         from progress_cli.doctor.url import examine_url  # needs more packages
 
-        works += [examine_url(settings, load_settings(url=url).url or url, patience_s=patience_s) for url in urls]
+        for url in urls:
+            checked = load_settings(url=url).url or url
+            works.append(examine_url(settings, checked, patience_s=patience_s, arrival_s=patience_s / 2))
     local, results = await asyncio.gather(examine_settings(settings, patience_s), asyncio.gather(*works))
     findings = [finding for examined in results for finding in examined.findings]
     return Examined([*local, *findings], any(examined.reached for examined in results))
