@@ -62,6 +62,22 @@ def test_commands_on_many_do_what_they_do_in_redis(remote: Shell) -> None:
     many_at_once(remote)
 
 
+def test_operations_are_moved_through_a_server(remote: Shell) -> None:
+    for id in ("moved-1", "moved-2", "moved-3"):
+        remote.says("publish", id, "--create", "--kind", "move", "--type", "progress", "--data", "{}")
+        remote.says("publish", id, "--type", "end", "--data", '{"status": "succeeded"}')
+    assert "3 operations with 12 events exported" in remote.run("export", "--kind", "move", "all.ndjson").stderr
+    done = remote.run("import", "all.ndjson")
+    assert (done.returncode, done.stderr) == (0, "progress-broker: 3 operations: 3 skipped\n")
+    done = remote.run("import", "all.ndjson", "--on-conflict", "suffix=-b", "-o", "name")
+    assert (done.returncode, sorted(done.stdout.split())) == (0, ["moved-1-b", "moved-2-b", "moved-3-b"])
+    assert len(remote.says("ls", "--kind", "move").splitlines()) == 7
+    tail = remote.says("tail", "moved-1", "--from", "start", "--json")
+    assert remote.run("replay", "moved-1", "--speed", "max").stdout == tail
+    none = remote.run("export", "nobody", "none.ndjson")
+    assert (none.returncode, "there is no operation nobody" in none.stderr) == (4, True)
+
+
 def test_a_command_is_run_as_an_operation(remote: Shell) -> None:
     remote.says("run", "--id", "ran", "--", "sh", "-c", "echo one; echo 50%")
     assert remote.lines("show", "ran")[0]["status"] == "succeeded"

@@ -18,6 +18,8 @@ WEBSOCKET_OF_MANY = "/v1/ws"
 OPERATIONS = "/v1/operations"
 COUNTS = "/v1/operations/counts"
 EVENTS = "/v1/operations/{id}/events"
+EXPORT_OF_ONE = "/v1/operations/{id}/export"
+EXPORT_OF_MANY = "/v1/export"
 WORKER_SIGNALS = "/v1/workers/signals"
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
@@ -40,7 +42,7 @@ class RequestClass(NamedTuple):
     streams: bool = False
     """Whether it opens a long-lived stream of events: server-sent events or a WebSocket."""
     is_long_poll: bool = False
-    """Whether it may be a long poll."""
+    """Whether it may be a long poll, or takes as long: an export."""
     of_one: bool = False
     """Whether it reads the events of exactly one operation."""
 
@@ -52,6 +54,7 @@ _STREAMS_ONE = RequestClass(limited=True, streams=True, of_one=True)
 _STREAMS_MANY = RequestClass(limited=True, streams=True)
 _HISTORY = RequestClass(limited=True, of_one=True)
 _SIGNALS = RequestClass(limited=True, is_long_poll=True)
+_EXPORT = RequestClass(limited=True, is_long_poll=True)
 _LONG_POLL = RequestClass(limited=True, is_long_poll=True, of_one=True)
 
 
@@ -67,6 +70,8 @@ def classify(scope: Scope) -> RequestClass:
     if read is None:
         return _CALL
     kind = read.lastgroup
+    if kind in ("export", "exports"):
+        return _EXPORT
     if kind == "history":
         return _LONG_POLL if is_call and _asks_to_wait(scope["query_string"]) else _HISTORY
     return _STREAMS_ONE if kind else _STREAMS_MANY
@@ -121,6 +126,8 @@ _READS = re.compile(
             _pattern(STREAM_OF_ONE, "stream"),
             _pattern(WEBSOCKET_OF_ONE, "websocket"),
             _pattern(EVENTS, "history"),
+            _pattern(EXPORT_OF_ONE, "export"),
+            f"(?P<exports>{_pattern(EXPORT_OF_MANY)})",
             _pattern(STREAM_OF_MANY),
             _pattern(WEBSOCKET_OF_MANY),
         )

@@ -25,3 +25,24 @@ async def read_ahead(parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
 
 async def _next(parts: AsyncGenerator[T]) -> T:
     return await anext(parts, _END)
+
+
+async def with_waits(parts: AsyncGenerator[bytes], every_s: float, wait: bytes) -> AsyncGenerator[bytes]:
+    """Yield what a generator yields; after its first part also `wait`, whenever another one takes longer than that."""
+    begun = False
+    task = asyncio.create_task(_next(parts))
+    try:
+        while True:
+            done, _ = await asyncio.wait((task,), timeout=every_s if begun else None)
+            if not done:
+                yield wait
+                continue
+            part = task.result()
+            if part is _END:
+                return
+            task = asyncio.create_task(_next(parts))
+            begun = True
+            yield part
+    finally:
+        await end(task)
+        await parts.aclose()

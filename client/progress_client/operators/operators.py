@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Protocol
 
 from progress_broker.queries.filters import Filters
-from progress_broker.queries.page import Page
 from progress_broker.transfer.endpoints import OperationSource, OperationTarget
 
 
@@ -13,9 +12,6 @@ class Operators(Protocol):
 
     async def now(self) -> datetime:
         """Return the time by the clock that the times of operations are by."""
-
-    async def find_page(self, filters: Filters, *, limit: int, cursor: str | None) -> Page:
-        """Return a page of operations, last changed first."""
 
     def source(self, filters: Filters) -> OperationSource:
         """Return the operations that match, to move or copy them elsewhere."""

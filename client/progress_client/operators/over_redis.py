@@ -5,7 +5,6 @@ from typing import Self
 
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
-from progress_broker.queries.page import Page, find_page
 from progress_broker.settings import Settings
 from progress_broker.transfer.redis.source import RedisSource
 from progress_broker.transfer.redis.target import RedisTarget
@@ -25,10 +24,6 @@ class OverRedis:
     async def now(self) -> datetime:
         """Return the time by Redis' clock."""
         return await self._store.now()
-
-    async def find_page(self, filters: Filters, *, limit: int, cursor: str | None) -> Page:
-        """Return a page of operations."""
-        return await find_page(self._store, filters, limit=limit, cursor=cursor)
 
     def source(self, filters: Filters) -> RedisSource:
         """Return the operations that match."""

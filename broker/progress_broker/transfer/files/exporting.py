@@ -17,14 +17,14 @@ async def export_lines(
     yield writer.head(await source.head())
     async with aclosing(source.operations()) as copies:
         async for copy in copies:
-            async with aclosing(_lines_of(copy, writer, ended)) as parts:
+            async with aclosing(lines_of(copy, writer, ended)) as parts:
                 async for lines in parts:
                     yield lines
     yield writer.file_end()
 
 
-async def _lines_of(
-    copy: OperationCopy, writer: ExportWriter, ended: Callable[[OperationEnd], None]
+async def lines_of(
+    copy: OperationCopy, writer: ExportWriter, ended: Callable[[OperationEnd], None] = lambda _: None
 ) -> AsyncGenerator[bytes]:
     """Yield the lines of an operation. Its first line waits for the first events."""
     begun = False
