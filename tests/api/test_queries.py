@@ -129,7 +129,7 @@ async def test_the_rejection_names_those_it_takes(http: httpx.AsyncClient) -> No
     await create(http, id="a")
     for path, takes in (
         (f"{STREAM}?form=start", "children, from, interval_ms, last_event_id, ping, types, wait_s"),
-        (f"{OPS}/a/events?since=1", "after, limit, types, wait"),
+        (f"{OPS}/a/events?since=1", "after, before, grep, level, limit, order, tail, types, wait"),
         (f"{OPS}?x=1", ", ".join(sorted((*FIELDS, "cursor", "fields", "limit", "sort")))),
         (f"{OPS}/a?x=1", "include"),
     ):

@@ -3,22 +3,24 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from progress_broker.errors import Ended, Unauthenticated
-from progress_broker.history import event_log
+from progress_broker.errors import Ended, InvalidInput, Unauthenticated
+from progress_broker.history import backwards, event_log
+from progress_broker.history.backwards import NEWEST
+from progress_broker.history.choosing import Chosen
 from progress_broker.history.event_log import Page
 from progress_broker.history.losses import Lost
-from progress_broker.model.event import END
+from progress_broker.model.event import END, Event
 from progress_broker.model.grants import Action
+from progress_broker.model.payloads import Level
 from progress_broker.model.position import START
 from progress_broker.model.position import parse as parse_position
-from progress_broker.stream.batching import wanted
 from progress_broker.stream.delivery import ALL, Delivery, Start
 from progress_broker.stream.frames import Frame, make_frame
 from progress_broker.stream.outlet import UNENCODED
@@ -88,30 +90,54 @@ async def history(
             json_schema_extra={"pattern": TYPES},
         ),
     ] = None,
+    before: Annotated[
+        str | None,
+        Query(description="Return the events before this position, newest first.", json_schema_extra=POSITION),
+    ] = None,
+    order: Annotated[
+        Literal["asc", "desc"], Query(description="`desc` returns the newest events first, going back from `before`.")
+    ] = "asc",
+    tail: Annotated[
+        int | None,
+        Query(ge=1, le=MAX_LIMIT, description="Return so many of the newest events that match, oldest first."),
+    ] = None,
+    level: Annotated[
+        Level | None, Query(description="Leave out log lines that are less severe. Other events are returned as well.")
+    ] = None,
+    grep: Annotated[
+        str | None,
+        Query(min_length=1, max_length=512, description="A part of a text in the events' data, in any case."),
+    ] = None,
 ) -> Response:
     """Read an operation's events as JSON. Continue with the `position` of the response until `done` is true.
+
+    Back from the newest event, continue with the `position` as `before`; `done` says that nothing older is kept. From
+    the events of `tail` go on with the `position` as `after`.
 
     If the position is unknown, or the events after it are no longer stored, `reset` is the reason and `snapshot` is
     the current state of the operation. Continue from `position` all the same: after a loss in Redis it is that of the
     last event which is left, and all that is stored after it follows.
     """
     await require_permission(request, context, Action.READ, operation)
-    if after is not None:
-        parse_position(after)
-    wanted_types = read_types(types)
+    for position in filter(None, (after, before)):
+        parse_position(position)
+    chosen = Chosen(read_types(types), level, grep or "")
+    if tail is not None or before is not None or order == "desc":
+        _check_direction(after, before, order, tail, wait)
+        return await _back(context, operation, before or NEWEST, chosen, tail or limit, is_tail=tail is not None)
     principal = principal_of(request)
     delivery = bind_to_principal(ALL, principal, context.hub)
     until = time.monotonic() + min(wait, context.settings.max_long_poll_s)
     count, left_out = limit, 0
     while True:
         page = await _read(operation, context, after, count)
-        frames = wanted([make_frame(event) for event in page.events], wanted_types)
+        frames = [make_frame(event) for event in page.events if chosen.has(event)]
         if len(frames) > limit:
             frames = frames[:limit]
             page = Page([event for event in page.events if event.n <= frames[-1].n])
         if frames or page.reset or _at_end(page):
             break
-        if page.events:  # none of the requested types: read on, more at a time
+        if page.events:  # none that was asked for: read on, more at a time
             after = page.events[-1].position.decode()
             left_out += len(page.events)
             if left_out >= MOST_LEFT_OUT:  # the caller goes on from there
@@ -140,6 +166,53 @@ async def history(
         "done": _at_end(page),
         "reset": page.reset,
         "snapshot": reset.model_dump(mode="json") if reset else None,
+    }
+    return answer(body)
+
+
+def _check_direction(after: str | None, before: str | None, order: str, tail: int | None, wait: float) -> None:
+    """Raise `InvalidInput` for parameters that name two directions."""
+    if after is not None or wait:
+        raise InvalidInput("after and wait go forwards: leave them out, or before, order and tail", field="after")
+    if tail is not None and (before is not None or order == "desc"):
+        raise InvalidInput("tail is the newest events: leave it out, or before and order", field="tail")
+
+
+async def _back(
+    context: Context, operation: str, position: str, chosen: Chosen, limit: int, *, is_tail: bool
+) -> Response:
+    """Return the events before a position, the newest first; or as a tail the newest ones, the oldest first."""
+    found: list[Event] = []
+    newest: Event | None = None
+    count, left_out, more = limit, 0, True
+    while more and len(found) < limit and left_out < MOST_LEFT_OUT:
+        page = await backwards.before(context.store, operation, position, count)
+        newest = newest or next(iter(page.events), None)
+        for event in page.events:
+            position, left_out = event.position.decode(), left_out + 1
+            if chosen.has(event):
+                found.append(event)
+                left_out -= 1
+                if len(found) == limit:
+                    break
+        more = page.more or (len(found) == limit and event is not page.events[-1])
+        count = min(10 * count, MAX_LIMIT)
+    # Without events, reading the snapshot shows whether the operation exists at all: it raises `NotFound` if not.
+    snapshot = None if newest else await context.store.get(operation)
+    done = not more
+    if is_tail:
+        found.reverse()
+        position = newest.position.decode() if newest else START
+        done = newest is not None and newest.type == END
+    elif position == NEWEST:
+        position = snapshot.position if snapshot else START
+    body = {
+        "operation": operation,
+        "events": [orjson.Fragment(make_frame(event).envelope) for event in found],
+        "position": position,
+        "done": done,
+        "reset": None,
+        "snapshot": None,
     }
     return answer(body)
 

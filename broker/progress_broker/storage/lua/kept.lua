@@ -3,11 +3,14 @@
 -- after about so much data as Redis may take time for: the caller reads on from there.
 --
 -- KEYS  1 snapshot  2 log  3 kept  4 curve
--- ARGV  1 position  2 how many entries of each stream at most
+-- ARGV  1 position  2 how many entries of each stream at most  3 REV: back from the position, which is left out, or from
+--       the newest entry, if it is '+'
 -- Reply {the last entry before the position of kept and of curve, the oldest entry of the log, the oldest one of kept,
 --       then the entries from the position on of kept, curve and log, then for each of these three 1 if it may have more
 --       of them}. If kept or curve may have more, the log is not read: its entries come later. Kept and curve count as
 --       empty if they belong to an earlier operation, or lack events; so does a key of another type, but for the log.
+--       With REV {entries of kept, curve and log, newest first, then for each 1 if it may have more of them}. If the log
+--       may have more, kept and curve are not read.
 
 local MOST_BYTES = 524288
 local AT_ONCE = 10 -- entries that are read at once
@@ -26,12 +29,18 @@ local function before(key) -- nothing is before 0-0, and Redis rejects the range
   return fits and ARGV[1] ~= '0-0' and ask('XREVRANGE', key, '(' .. ARGV[1], '-', 'COUNT', 1) or {}
 end
 
+local back = ARGV[3] == 'REV'
 -- Returns entries, and 1 if there may be more. At least the first ones are always read.
 local function range(key)
   local found, from, most = {}, ARGV[1], tonumber(ARGV[2])
+  local command, to = 'XRANGE', '+'
+  if back then
+    command, to = 'XREVRANGE', '-'
+    if from ~= '+' then from = '(' .. from end
+  end
   repeat
     local wanted = math.min(AT_ONCE, most - #found)
-    local some = ask('XRANGE', key, from, '+', 'COUNT', wanted) or {}
+    local some = ask(command, key, from, to, 'COUNT', wanted) or {}
     for _, entry in ipairs(some) do
       found[#found + 1], from = entry, '(' .. entry[1]
       for f = 2, #entry[2], 2 do bytes = bytes + #entry[2][f] end
@@ -42,6 +51,14 @@ local function range(key)
 end
 
 local kept, curve, log, kept_more, curve_more, log_more = {}, {}, {}, 0, 0, 1
+if back then
+  log, log_more = range(KEYS[2])
+  if fits and log_more == 0 then
+    kept, kept_more = range(KEYS[3])
+    curve, curve_more = range(KEYS[4])
+  end
+  return { kept, curve, log, kept_more, curve_more, log_more }
+end
 if fits then
   kept, kept_more = range(KEYS[3])
   curve, curve_more = range(KEYS[4])
