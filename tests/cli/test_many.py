@@ -78,3 +78,34 @@ def test_what_lists_show(shell: Shell) -> None:
 def test_how_long_is_said_once(shell: Shell, words: tuple[str, ...]) -> None:
     make(shell, "a")
     shell.fails(2, "retain", "a", *words)
+
+
+def test_many_are_followed_at_a_time(shell: Shell) -> None:
+    make(shell, "t1", "t2", "other", kind="tailed")
+    with shell.open("tail", "--kind", "tailed", "--id-prefix", "t", "--follow", "--grep", "now|Row|end") as tail:
+        assert tail.stdout
+
+        def line() -> list[str]:
+            assert tail.stdout
+            said: str = tail.stdout.readline().decode()
+            return said.split()
+
+        assert {line()[0] for _ in range(2)} == {"t1", "t2"}
+        shell.says("publish", "t1", "--type", "log", "--data", '{"message": "Row 7"}')
+        assert line()[-2:] == ["Row", "7"]
+        shell.says("publish", "t1", "--type", "log", "--data", '{"message": "nothing"}')
+        make(shell, "t3", kind="tailed")
+        assert line()[0] == "t3"
+        shell.says("publish", "t3", "--type", "end", "--data", '{"status": "failed"}')
+        assert line()[:1] == ["t3"]
+        tail.terminate()
+    for id in ("t1", "t2"):
+        shell.says("publish", id, "--type", "end", "--data", '{"status": "succeeded"}')
+    both = shell.run("tail", "t1", "t2", "--from", "start", "--json", "--types", "log")
+    assert both.returncode == 0
+    assert [(event["operation"], event["type"]) for event in map(json.loads, both.stdout.splitlines())].count(
+        ("t1", "log")
+    ) == 2
+    assert "regular expression" in shell.fails(2, "tail", "--kind", "k", "--grep", "(")
+    missing = shell.run("tail", "none", "no", "--types", "log")
+    assert (missing.returncode, missing.stderr.count("there is no operation")) == (4, 2)

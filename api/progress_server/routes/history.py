@@ -119,8 +119,9 @@ async def history(
     last event which is left, and all that is stored after it follows.
     """
     await require_permission(request, context, Action.READ, operation)
-    for position in filter(None, (after, before)):
-        parse_position(position)
+    for position in (after, before):
+        if position is not None:
+            parse_position(position)
     chosen = Chosen(read_types(types), level, grep or "")
     if tail is not None or before is not None or order == "desc":
         _check_direction(after, before, order, tail, wait)

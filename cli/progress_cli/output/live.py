@@ -70,7 +70,7 @@ class Lines(Envelopes):
     def event(self, event: Event) -> None:
         """Print the event, or the operation's current state."""
         if isinstance(event, Snapshot | Reset):
-            typer.echo(_standing(event))
+            typer.echo(standing(event))
             self._status = event.state.status
         elif not (isinstance(event, End) and event.status == self._status):  # else its state has said so
             time = format.time_of(event).isoformat(timespec="milliseconds")
@@ -118,7 +118,7 @@ class Bar:
     def _snapshot(self, event: Snapshot | Reset) -> None:
         operation = event.state
         if isinstance(event, Reset) or operation.done:
-            self._line(_standing(event), format.STYLES[operation.status])
+            self._line(standing(event), format.STYLES[operation.status])
         self._show(operation.status, operation.progress)
         self._before = operation.status
         self._live.refresh()
@@ -154,7 +154,8 @@ class Bar:
         self._live.stop()
 
 
-def _standing(event: Snapshot | Reset) -> str:
+def standing(event: Snapshot | Reset) -> str:
+    """Return an operation's state as a line."""
     operation = event.state
     why = _RESETS.get(event.reason, "") if isinstance(event, Reset) else ""
     status = operation.status.value
