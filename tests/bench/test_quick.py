@@ -23,6 +23,7 @@ ALONE = {
     "cluster": ["--seconds", "0.5"],
     "soak": ["--seconds", "3"],
     "collector": [],
+    "finding": [],
     "limits": [],
     "imports": ["--seconds", "0.1"],
     "hostile": ["--seconds", "0.5"],
@@ -101,6 +102,12 @@ def test_soak(started: Runs) -> None:
 
 def test_collector(started: Runs) -> None:
     assert {result["collector"] for result in ended(started, "collector")["results"]} == {"ours", "python's"}
+
+
+def test_finding(started: Runs) -> None:
+    figures = ended(started, "finding")
+    assert figures["operations"] > 0
+    assert all(result["caller"]["median"] > 0 for result in figures["results"])
 
 
 def test_limits(started: Runs) -> None:
