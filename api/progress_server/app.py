@@ -166,7 +166,7 @@ def create_app(
                 await hub.started()
         await resources.enter_async_context(Presence(ours, config, hub))
         resources.callback(delattr, app.state, "context")
-        jobs = await resources.enter_async_context(Jobs(ours))
+        jobs = await resources.enter_async_context(Jobs(ours, audit))
         facts = AttributeCache(ours)
         app.state.context = Context(
             config, ours, hub, registry, facts, jobs, audit, state.refresh, app_decides=app_decides

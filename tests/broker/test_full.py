@@ -11,6 +11,8 @@ import redis
 from progress_broker.access import deny_list
 from progress_broker.access.shared_secret import SharedSecret
 from progress_broker.access.takeover import Takeover
+from progress_broker.bulk import selection, verbs
+from progress_broker.bulk.carrying import carry_out
 from progress_broker.bundle.query import OperationQuery
 from progress_broker.errors import Gone, StorageFull
 from progress_broker.history import event_log
@@ -19,7 +21,10 @@ from progress_broker.limits.limiter import Limiter
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal, Status
 from progress_broker.operations.reaper import Reaper
+from progress_broker.operations.retention import Keep
 from progress_broker.operations.store import Store
+from progress_broker.queries.choice import Order
+from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from progress_broker.runtime.tally import Tally
@@ -206,6 +211,25 @@ async def test_deleting_makes_room_and_tells_who_watches(full: Filled, force: bo
             await eventually(lambda: outlet.closed, "its watcher is told")
             assert outlet.reasons() == ["gone"]
     assert (await find_page(full.store, Filters())).operations == []
+
+
+async def test_operations_are_found_counted_kept_and_deleted_in_bulk(full: Filled) -> None:
+    store = full.store
+    for id in ("a", "b", "c"):
+        await full.begin(id, kind="k")
+    for id in ("a", "b"):
+        await store.publish(id, [encode("end", {"status": "failed"}, store.settings)])
+    await full.fill()
+    for order in (Order.CHANGED, Order.CREATED):
+        page = await find_page(store, Filters(kinds=("k",)), order=order)
+        assert {operation.id for operation in page.operations} == {"a", "b", "c"}
+    assert (await count(store, Filters(kinds=("k",)))).total == 3
+    verbs_in_turn = [verbs.retain(store, Keep(600)), verbs.delete(store)]
+    for verb in verbs_in_turn:
+        chosen = selection.filters_for(verb, Filters(kinds=("k",)))
+        report = await carry_out(verb.act, selection.found(store, chosen, set()), rps=1e6)
+        assert (report.failed, report.changed) == (0, 3 if verb.name == "retain" else 2)
+    assert (await count(store, Filters(kinds=("k",)))).total == 1
 
 
 async def test_what_has_expired_is_swept(full: Filled) -> None:

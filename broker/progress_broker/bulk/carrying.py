@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from progress_broker.access.audit import LONGEST
 from progress_broker.bulk.verbs import Act
 from progress_broker.errors import (
     BrokerError,
@@ -102,3 +103,15 @@ def _count(report: Report, operations: Sequence[str], outcomes: Sequence[bool | 
             report.failed += 1
             if len(report.failures) < MOST_FAILURES:
                 report.failures.append(Failure(operation, outcome))
+
+
+def in_lines(ids: Sequence[str]) -> Iterator[str]:
+    """Yield the ids, separated by commas, in texts that are short enough for an entry of the audit."""
+    line = ""
+    for id in ids:
+        if len(line) + len(id) >= LONGEST:
+            yield line
+            line = ""
+        line = f"{line},{id}" if line else id
+    if line:
+        yield line

@@ -6,7 +6,8 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
-from progress_broker.bulk.carrying import Report, carry_out
+from progress_broker.access.audit import Audit, AuditEntry
+from progress_broker.bulk.carrying import Report, carry_out, in_lines
 from progress_broker.bulk.verbs import Verb
 from progress_broker.errors import BrokerError, Gone, NotFound, OperationEnded, StorageFull, StorageUnavailable
 from progress_broker.model.entry import encode
@@ -31,8 +32,8 @@ class _Cancelled(Exception):
 class Jobs:
     """The jobs that run in this process. Those that still run when it is closed end as failed."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, audit: Audit | None = None) -> None:
+        self._store, self._audit = store, audit or Audit()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(
@@ -56,7 +57,7 @@ class Jobs:
             lease_s=LEASE_S,
         )
         operation, _ = await self._store.create(new)
-        job = _Job(self._store, operation.id, verb, groups, number, away)
+        job = _Job(self._store, self._audit, operation, verb, groups, number, away)
         task = asyncio.create_task(job.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -71,9 +72,17 @@ class Jobs:
 
 class _Job:
     def __init__(
-        self, store: Store, id: str, verb: Verb, groups: AsyncIterator[Sequence[str]], number: int, away: set[int]
+        self,
+        store: Store,
+        audit: Audit,
+        operation: Operation,
+        verb: Verb,
+        groups: AsyncIterator[Sequence[str]],
+        number: int,
+        away: set[int],
     ) -> None:
-        self._store, self._id, self._verb, self._groups = store, id, verb, groups
+        self._store, self._audit, self._verb, self._groups = store, audit, verb, groups
+        self._id, self._owner = operation.id, operation.owner or ""
         self._number, self._away = number, away
         self._lines = 0
         self._report = Report()
@@ -107,7 +116,9 @@ class _Job:
             for it in report.failures[self._lines : _MOST_LINES]
         ]
         self._lines = len(report.failures)
-        report.ids.clear()
+        changed, report.ids = report.ids, []
+        for ids in in_lines(changed):
+            await self._audit.record(AuditEntry(self._owner, "http", self._verb.name, ids, detail=self._id))
         total = max(self._number, report.done)
         events.append(encode("progress", {"current": report.done, "total": total, "unit": "operations"}, settings))
         try:

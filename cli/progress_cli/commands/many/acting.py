@@ -2,14 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
-from progress_broker.access.audit import LONGEST
-from progress_broker.bulk.carrying import AT_ONCE, Report, carry_out
+from progress_broker.bulk.carrying import AT_ONCE, Report, carry_out, in_lines
 from progress_broker.bulk.selection import SAMPLES, Selection
 from progress_broker.bulk.verbs import Verb
 from progress_broker.errors import InvalidInput, NotFound
@@ -112,7 +111,7 @@ async def _carry_out(
 
     async def record(report: Report) -> None:
         changed, report.ids = report.ids, []
-        for names in _lines(changed):
+        for names in in_lines(changed):
             await many.record(verb, names, "")
 
     report = Report()
@@ -125,18 +124,6 @@ async def _carry_out(
         chosen = "&".join(f"{name}={text}" for name, text in query) or "by id"
         counts = f"{report.changed} changed, {report.skipped} skipped, {report.failed} failed"
         await many.record(verb, chosen, counts)
-
-
-def _lines(ids: Sequence[str]) -> Iterator[str]:
-    """Yield the ids, separated by commas, in texts that are short enough for an entry of the audit."""
-    line = ""
-    for id in ids:
-        if len(line) + len(id) >= LONGEST:
-            yield line
-            line = ""
-        line = f"{line},{id}" if line else id
-    if line:
-        yield line
 
 
 def _look(selection: Selection, options: Options, done: str) -> None:
