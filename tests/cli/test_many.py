@@ -61,6 +61,18 @@ def test_commands_on_many(shell: Shell) -> None:
     assert "kind=many" in audit
 
 
+def test_a_purge_keeps_the_newest(shell: Shell) -> None:
+    for number in range(3):
+        make(shell, f"a{number}", kind="a", ended=True)
+        make(shell, f"b{number}", kind="b", ended=True)
+    make(shell, "open", kind="a")
+    assert shell.says("purge", "--keep", "2", "--per", "kind", "--yes") == "2 deleted\n"
+    assert set(shell.says("ls", "-o", "name").split()) == {"a1", "a2", "b1", "b2", "open"}
+    assert shell.says("purge", "--kind", "a", "--keep", "1", "--yes") == "1 deleted\n"
+    assert shell.says("purge", "--keep", "9", "--yes") == "0 deleted\n"
+    assert "--keep" in shell.fails(2, "purge", "--per", "kind", "--yes")
+
+
 def test_what_lists_show(shell: Shell) -> None:
     make(shell, "a", "b")
     make(shell, "c", ended=True)
