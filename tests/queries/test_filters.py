@@ -57,7 +57,7 @@ MATCHING = [
     Filters(created=Span(MS)),
     Filters(created=Span(None, MS + 1)),
     Filters(ended=Span(MS + HOUR_MS)),
-    Filters(grants=Grants((granted(["cancel"], kinds=["import"]),)), action=Action.CANCEL),
+    Filters(grants=Grants((granted(["read", "cancel"], kinds=["import"]),)), action=Action.CANCEL),
 ]
 OTHERS = [
     Filters(ids=("x",)),

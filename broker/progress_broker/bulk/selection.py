@@ -26,12 +26,15 @@ class Selection(NamedTuple):
 
 
 def filters_for(verb: Verb, filters: Filters) -> Filters:
-    """Return the filters with the statuses to which it can be done; raise `InvalidInput` if they name none of them."""
+    """Return the filters with the verb's action, and the statuses to which it can be done.
+
+    Raises `InvalidInput` if they name none of these.
+    """
     statuses = (filters.statuses or verb.statuses) & verb.statuses
     if not statuses:
         known = ", ".join(sorted(verb.statuses))
         raise InvalidInput(f"{verb.name} is for operations that are {known}: leave out status", field="status")
-    return replace(filters, statuses=statuses)
+    return replace(filters, statuses=statuses, action=verb.action)
 
 
 async def select(store: Store, filters: Filters, most: int) -> Selection:

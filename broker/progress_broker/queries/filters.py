@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple, Self
 
 from progress_broker.errors import InvalidInput
-from progress_broker.model.grants import Action, Grants
+from progress_broker.model.grants import Action, Grants, ResourceAttributes
 from progress_broker.model.metadata import FIELD, indexed
 from progress_broker.model.operation import TERMINAL, Operation, Status
 from progress_broker.operations.snapshot import attributes_of
@@ -73,7 +73,7 @@ class Filters:
     ended: Span = ALWAYS
     """The time of the end: only operations that have ended have one."""
     grants: Grants | None = None
-    """The caller's grants; they must allow the `action`. None means that the caller may do everything."""
+    """The caller's grants; they must allow the `action`, and to read. None means that the caller may do everything."""
     action: Action = Action.READ
 
     def match(self, operation: Operation) -> bool:
@@ -94,8 +94,11 @@ class Filters:
             and self.changed.has(operation.updated_at)
             and self.created.has(operation.created_at)
             and self.ended.has(operation.finished_at)
-            and (self.grants is None or self.grants.allows(self.action, attributes_of(operation)))
+            and (self.grants is None or self._is_allowed(self.grants, attributes_of(operation)))
         )
+
+    def _is_allowed(self, grants: Grants, attributes: ResourceAttributes) -> bool:
+        return grants.allows(Action.READ, attributes) and grants.allows(self.action, attributes)
 
     def groups(self) -> list[Group]:
         """Return the groups of indexes that list what matches: every match is in at least one index of each group."""
@@ -122,9 +125,10 @@ class Filters:
             )
         return replace(self, statuses=self.statuses or TERMINAL)
 
-    def of_caller(self, grants: Grants, action: Action = Action.READ) -> Self:
-        """Return these filters for what a caller with these grants may do."""
-        return replace(self, action=action, grants=None if grants.allows_everywhere(action) else grants)
+    def of_caller(self, grants: Grants) -> Self:
+        """Return these filters for what a caller with these grants may do the `action` to."""
+        everywhere = grants.allows_everywhere(self.action) and grants.allows_everywhere(Action.READ)
+        return replace(self, grants=None if everywhere else grants)
 
 
 def _has(text: str, part: str) -> bool:

@@ -15,7 +15,6 @@ from progress_broker.model.operation import MAX_RETENTION_S, NewSignal, Operatio
 from progress_broker.operations import retention
 from progress_broker.operations.retention import PINNED, Keep
 from progress_broker.queries.fields import FIELDS, Pairs
-from progress_broker.queries.filters import Filters
 from progress_server.auth.authorization import require_permission
 from progress_server.auth.principal import principal_of
 from progress_server.context import Context, Id, InContext
@@ -143,7 +142,8 @@ async def _act(request: Request, context: Context, verb: Verb, asked: Chosen) ->
     query = _pairs(asked)
     filters = await filters_of(context.store, query)
     note(request.scope, "&".join(f"{name}={text}" for name, text in query), "dry run" if asked.dry_run else "")
-    chosen = _for_caller(request, verb, selection.filters_for(verb, filters))
+    grants = principal_of(request).grants
+    chosen = selection.filters_for(verb, filters).of_caller(grants)
     selected = await selection.select(context.store, chosen, asked.max)
     if selected.number > asked.max:
         raise InvalidInput(
@@ -157,14 +157,6 @@ async def _act(request: Request, context: Context, verb: Verb, asked: Chosen) ->
     owner = principal_of(request).name
     job = await context.jobs.start(verb, groups, number=selected.number, owner=owner, away=away)
     return answer(job, 202, {"Location": f"/v1/operations/{job.id}"})
-
-
-def _for_caller(request: Request, verb: Verb, filters: Filters) -> Filters:
-    """Return the filters for what the caller may do this to, and read."""
-    grants = principal_of(request).grants
-    if grants.allows_everywhere(verb.action) and grants.allows_everywhere(Action.READ):
-        return filters
-    return filters.of_caller(grants, verb.action)
 
 
 def _pairs(asked: Chosen) -> Pairs:
