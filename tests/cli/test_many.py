@@ -37,6 +37,7 @@ def many_at_once(shell: Shell) -> None:
         "2 cancelled, 1 skipped, as there was nothing to do\n"
     )
     assert shell.says("cancel", "-", "--force", "--yes", stdin=b"m3\n\nm3\n") == "1 cancelled\n"
+    assert shell.says("cancel", "-", "--yes") == "0 cancelled\n"
     assert ids(shell, "--status", "cancelled") == {"m1", "m2", "m3"}
     assert shell.says("retain", "--kind", "many", "--status", "failed", "--pin", "--yes") == "2 kept anew\n"
     [failed] = [it for it in shell.lines("ls", "--kind", "many") if it["id"] == "f1"]

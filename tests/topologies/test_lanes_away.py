@@ -23,7 +23,9 @@ from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
 from progress_broker.operations.reaper import Reaper
 from progress_broker.operations.store import Store
+from progress_broker.queries.counts import count as count_operations
 from progress_broker.queries.filters import Filters
+from progress_broker.queries.walk import walk
 from progress_broker.routing.slots import SLOTS
 from progress_broker.runtime.tally import Tally
 from progress_broker.settings import Settings
@@ -260,6 +262,12 @@ async def test_listings_have_what_can_be_reached_and_tell_what_is_missing(
     assert {page["partial"] for page in pages} == {True}
     assert all(set(page["lanes_away"]) == UPPER for page in pages)
     assert [it.id for it in (await OverRedis(store).find(Filters(), 9, None))[0]] == made[-2::-2]
+    for filters in (Filters(), Filters(kinds=("job",), owners=("ann",))):
+        parts = [part async for part in walk(store, filters)]
+        assert {it.id for part in parts for it in part.operations} == set(made[::2])
+        assert set(parts[-1].lanes_away) == UPPER
+        counted = await count_operations(store, filters)
+        assert (counted.total, set(counted.lanes_away)) == (3, UPPER)
     assert "operations are missing in this list: lanes 8-15 can't be reached now" in caplog.text
 
 

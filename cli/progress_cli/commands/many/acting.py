@@ -60,6 +60,9 @@ def act_on_many(
     named = _read_ids(ids)
     if named and query:
         raise InvalidInput("name operations, or choose them by options, and not both")
+    if not named and not query and PIPE in ids:  # a list that is empty
+        typer.echo(f"0 {done}")
+        raise typer.Exit
     if not named and not query:
         raise InvalidInput("name operations, or choose them by options: see `progress-broker ls --help`")
     if not (options.yes or options.dry_run or (sys.stdin.isatty() and sys.stderr.isatty())):
