@@ -4,6 +4,8 @@ Responses to requests with cookies stay as they are: a page of another site can 
 texts of its own in them, and could learn from the sizes of the responses what else is in them.
 """
 
+from collections.abc import Awaitable
+
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +22,7 @@ class CompressionMiddleware:
         self._app = app
         self._compressed = GZipMiddleware(app, minimum_size=LEAST_BYTES, compresslevel=_LEVEL)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass a request on. No coroutine of its own stays with a stream."""
         compress = may_be_compressed(scope) and not any(name == b"cookie" for name, _ in scope["headers"])
-        await (self._compressed if compress else self._app)(scope, receive, send)
+        return (self._compressed if compress else self._app)(scope, receive, send)
