@@ -72,6 +72,14 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
             if await commands.xlen(key) > LENGTH + SLACK:
                 faults.append(f"{key} is longer than the audit may be")
             continue
+        if key.startswith(f"{keyspace.prefix}:archived:"):
+            if await commands.hlen(key) > keyspace.lanes:
+                faults.append(f"{key} has more than a field a lane")
+            continue
+        if key.startswith(f"{keyspace.prefix}:archiver:"):
+            if await lasts(commands, key):
+                faults.append(f"{key} has no TTL")
+            continue
         if key.endswith(":expiry:policy"):
             continue
         if key.removesuffix(":length") in feeds and key not in feeds:

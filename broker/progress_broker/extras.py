@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "cli": ("typer", "rich", "yaml"),
     "http": ("httpx",),
-    "operators": ("zstandard",),
+    "operators": ("zstandard", "obstore"),
     "testing": ("fakeredis", "lupa"),
     "celery": ("celery",),
     "rq": ("rq",),

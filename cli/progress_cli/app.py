@@ -106,6 +106,21 @@ COMMANDS = (
         "Look for what is wrong with Redis, its data, the servers and the proxies before them, and say what to do.",
     ),
     LazyCommand(
+        "archive",
+        "moving.archive:archive",
+        "Keep the exports of ended operations in a folder or a bucket, before their retention passes.",
+    ),
+    LazyCommand(
+        "backup",
+        "moving.backup:backup",
+        "Write all operations to a folder or a bucket, each as it is at one moment.",
+    ),
+    LazyCommand(
+        "restore",
+        "moving.backup:restore",
+        "Store the operations of a backup, each whole or not at all. All of the backup is checked first.",
+    ),
+    LazyCommand(
         "replay",
         "moving.replay:replay",
         "Show the events of operations again, with the pauses that were between them, or faster.",

@@ -174,3 +174,22 @@ class TestReplay:
         assert "expected a number above 0" in recorded.fails(2, "replay", "a", "--speed", "0")
         assert "expected - or operation:ID" in recorded.fails(2, "replay", "a", "--to", "b")
         assert "is no time" in recorded.fails(2, "replay", "a", "--since", "soon")
+
+
+def test_archive_backup_and_restore(shell: Shell) -> None:
+    for id in ("a", "b"):
+        shell.says("publish", id, "--create", "--kind", "import", "--type", "end", "--data", '{"status": "succeeded"}')
+    shell.says("publish", "open", "--create", "--type", "progress", "--data", "{}")
+    done = shell.run("archive", "--to", "archived", "--once")
+    assert done.stderr == "progress-broker: 2 operations archived, 0 were there before\n"
+    assert "3 operations with 7 events in saved" in shell.run("backup", "saved").stderr
+    [shown], tail = shell.lines("show", "a"), shell.says("tail", "a", "--from", "start", "--json")
+    flush(shell)
+    assert shell.lines("show", "a", "--from", "archived")[0] | {"expires_at": 0} == shown | {"expires_at": 0}
+    assert "has no operation open" in shell.fails(4, "show", "open", "--from", "archived")
+    assert shell.run("replay", "a", "--from", "archived", "--speed", "max").stdout == tail
+    assert "3 operations with 7 events in saved: the backup is whole" in shell.run("restore", "saved", "--check").stderr
+    assert shell.lines("ls") == []
+    done = shell.run("restore", "saved")
+    assert (done.returncode, done.stderr) == (0, "progress-broker: 3 operations: 3 stored\n")
+    assert "has no whole backup" in shell.fails(2, "restore", "archived")

@@ -1,12 +1,17 @@
 """`show`: show one operation."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
+from progress_broker.archiving.archive import ArchiveSource
+from progress_broker.archiving.stores import open_store
+from progress_broker.errors import NotFound
 from progress_broker.model.operation import Operation
 from progress_broker.settings import Settings
+from progress_broker.transfer.state import read_state
 from progress_cli import connect
 from progress_cli.operation_options import AsJson, Id
 from progress_cli.options import READER, with_settings
@@ -14,9 +19,16 @@ from progress_cli.output import tables
 
 
 @with_settings(*READER)
-def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
+def show(
+    settings: Settings,
+    id: Id,
+    archive: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER|URL", help="Read the operation from this archive.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show one operation: its status, its progress and that of its children, and how it ended."""
-    operation, now = asyncio.run(_get(settings, id))
+    operation, now = asyncio.run(_get(settings, id) if archive is None else _get_archived(archive, id))
     if as_json:
         typer.echo(operation.model_dump_json())
     else:
@@ -26,3 +38,9 @@ def show(settings: Settings, id: Id, as_json: AsJson = False) -> None:
 async def _get(settings: Settings, id: str) -> tuple[Operation, datetime]:
     async with connect.client(settings) as client:
         return await client.get(id, list_children=True), await client.now()
+
+
+async def _get_archived(archive: str, id: str) -> tuple[Operation, datetime]:
+    async for copy in ArchiveSource(open_store(archive), [id]).operations():
+        return read_state(copy.operation), datetime.now(UTC)
+    raise NotFound(f"the archive {archive} has no operation {id}")

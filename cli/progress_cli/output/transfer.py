@@ -8,8 +8,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from progress_broker.transfer.endpoints import Result
+from progress_broker.transfer.endpoints import Outcome, Result
 from progress_cli.output.format import counted
+from progress_cli.output.formats import Column, Shape
+
+OUTCOME: Shape[Outcome] = Shape(
+    columns=(
+        Column("ID", lambda outcome: outcome.id),
+        Column("RESULT", lambda outcome: outcome.result.value),
+        Column("WHY", lambda outcome: outcome.why),
+    ),
+    name=lambda outcome: outcome.id,
+    to_json=lambda outcome: outcome._asdict(),
+)
+"""How outcomes are printed."""
 
 
 class Counts:

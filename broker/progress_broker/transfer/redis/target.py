@@ -12,9 +12,7 @@ from progress_broker.errors import BrokerError, Conflict, Gone, InvalidInput, Op
 from progress_broker.model.operation import TERMINAL, Status, is_id
 from progress_broker.model.position import milliseconds, parse
 from progress_broker.nodes.redis_errors import storage_errors
-from progress_broker.operations.snapshot import FIELDS, read_snapshot
 from progress_broker.operations.store import Store
-from progress_broker.storage.scripts import SCHEMA
 from progress_broker.transfer.endpoints import (
     ImportOptions,
     OnConflict,
@@ -32,6 +30,7 @@ from progress_broker.transfer.redis.publishing import publish_again
 from progress_broker.transfer.redis.source import read_one
 from progress_broker.transfer.redis.staging import Staging
 from progress_broker.transfer.republishing import END_DATA
+from progress_broker.transfer.state import read_state
 
 _INDEX = re.compile(rb"(kind|owner|parent|tag|metadata):[^\n]+")
 _ENDS = frozenset(status.value.encode() for status in TERMINAL)
@@ -177,9 +176,9 @@ def _planned(operation: ExportedOperation, options: ImportOptions) -> _Plan:
 
 
 def _check(operation: ExportedOperation) -> None:
-    fields = {**operation.fields, b"schema": b"%d" % SCHEMA}
+    fields = operation.fields
     try:
-        read_snapshot(operation.id, [fields.get(name.encode()) for name in FIELDS])
+        read_state(operation)
         int(fields.get(b"archived", b"0"))
         if not isinstance(orjson.loads(fields[b"spec"]), dict):
             raise ValueError

@@ -13,19 +13,10 @@ from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, print_error, print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output.format import plain
-from progress_cli.output.formats import Column, Format, Output, Printer, Shape
-from progress_cli.output.transfer import Outcomes, shown
+from progress_cli.output.formats import Format, Output, Printer
+from progress_cli.output.transfer import OUTCOME, Outcomes, shown
 
 _SUFFIX = "suffix="
-SHAPE: Shape[Outcome] = Shape(
-    columns=(
-        Column("ID", lambda outcome: outcome.id),
-        Column("RESULT", lambda outcome: outcome.result.value),
-        Column("WHY", lambda outcome: outcome.why),
-    ),
-    name=lambda outcome: outcome.id,
-    to_json=lambda outcome: outcome._asdict(),
-)
 
 
 @with_settings(*READER)
@@ -60,7 +51,7 @@ def import_(
     """
     options = _options(on_conflict, unfinished=unfinished, positions=positions, dry_run=dry_run)
     outcomes = Outcomes()
-    with shown("Checking" if dry_run else "Importing", outcomes), Printer(SHAPE, output) as printer:
+    with shown("Checking" if dry_run else "Importing", outcomes), Printer(OUTCOME, output) as printer:
         damage = asyncio.run(_import(settings, file, partial, options, outcomes, printer))
     for line in damage:
         print_error(line)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from progress_broker.archiving.archive import ArchiveSource
+from progress_broker.archiving.stores import open_store
 from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.model.operation import is_id
 from progress_broker.model.position import parse
@@ -17,6 +19,7 @@ from progress_broker.replay.recording import Choice, Recording, load
 from progress_broker.replay.timeline import Timeline
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
+from progress_broker.transfer.endpoints import OperationSource
 from progress_broker.transfer.files.local import PIPE, open_source
 from progress_cli import connect
 from progress_cli.commands.tail import while_read
@@ -41,6 +44,9 @@ def replay(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only events before then.")] = None,
     after: Annotated[str | None, typer.Option(metavar="POSITION", help="Only events after this position.")] = None,
     types: Annotated[str | None, typer.Option(metavar="TYPE,...", help="Only these types, and ends.")] = None,
+    archive: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER|URL", help="Read the operations from this archive.")
+    ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     step: Annotated[bool, typer.Option("--step", help="Wait for Enter before each event.")] = False,
     to: Annotated[
@@ -63,7 +69,8 @@ def replay(
     choice = Choice(time_ms(since), time_ms(until), after, now_types)
     if step and PIPE in what:
         raise InvalidInput("--step reads standard input, so the export can't come from there")
-    asyncio.run(while_read(_replay(settings, what, choice, pace, loop, step, to, target)))
+    source = ArchiveSource(open_store(archive), what) if archive is not None else None
+    asyncio.run(while_read(_replay(settings, what, source, choice, pace, loop, step, to, target)))
 
 
 def _speed(text: str) -> float:
@@ -79,6 +86,7 @@ def _speed(text: str) -> float:
 async def _replay(
     settings: Settings,
     what: list[str],
+    source: OperationSource | None,
     choice: Choice,
     pace: tuple[float, float],
     loop: bool,
@@ -86,7 +94,7 @@ async def _replay(
     to: str,
     target: str | None,
 ) -> None:
-    recording = await _load(settings, what, choice)
+    recording = await (_load(settings, what, choice) if source is None else load(source, choice))
     async with _sink(settings, recording, to, target) as sink:
         steps = Stepwise(sink) if step else sink
         while True:
