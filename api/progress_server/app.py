@@ -53,7 +53,7 @@ from progress_server.routes import (
     workers,
 )
 from progress_server.routes.operators import audit as audit_route
-from progress_server.routes.operators import bulk, changes, counts, exports, observe
+from progress_server.routes.operators import bulk, changes, counts, exports, observe, replay
 from progress_server.routes.operators import limits as principal_limits
 from progress_server.routes.operators import streams as open_streams
 from progress_server.server.reload import Reloader, reload_when_asked
@@ -61,7 +61,7 @@ from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
     *(streams, websocket, counts, bulk, operations, publish, workers, history, tickets, revocations, session, health),
-    *(observe, open_streams, audit_route, changes, principal_limits, exports),
+    *(observe, open_streams, audit_route, changes, principal_limits, exports, replay),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 

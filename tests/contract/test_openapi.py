@@ -38,6 +38,7 @@ CALLS = {
     "/v1/export": {"get"},
     "/v1/import": {"post"},
     "/v1/operations/{id}/export": {"get"},
+    "/v1/operations/{id}/replay": {"get"},
     "/v1/session": {"get", "post", "delete"},
     "/v1/stream": {"get"},
     "/v1/workers/create": {"post"},

@@ -20,6 +20,7 @@ COUNTS = "/v1/operations/counts"
 EVENTS = "/v1/operations/{id}/events"
 EXPORT_OF_ONE = "/v1/operations/{id}/export"
 EXPORT_OF_MANY = "/v1/export"
+REPLAY = "/v1/operations/{id}/replay"
 WORKER_SIGNALS = "/v1/workers/signals"
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
@@ -42,7 +43,7 @@ class RequestClass(NamedTuple):
     streams: bool = False
     """Whether it opens a long-lived stream of events: server-sent events or a WebSocket."""
     is_long_poll: bool = False
-    """Whether it may be a long poll, or takes as long: an export."""
+    """Whether it may be a long poll, or takes as long: an export, a replay."""
     of_one: bool = False
     """Whether it reads the events of exactly one operation."""
 
@@ -70,7 +71,7 @@ def classify(scope: Scope) -> RequestClass:
     if read is None:
         return _CALL
     kind = read.lastgroup
-    if kind in ("export", "exports"):
+    if kind in ("export", "exports", "replay"):
         return _EXPORT
     if kind == "history":
         return _LONG_POLL if is_call and _asks_to_wait(scope["query_string"]) else _HISTORY
@@ -127,6 +128,7 @@ _READS = re.compile(
             _pattern(WEBSOCKET_OF_ONE, "websocket"),
             _pattern(EVENTS, "history"),
             _pattern(EXPORT_OF_ONE, "export"),
+            _pattern(REPLAY, "replay"),
             f"(?P<exports>{_pattern(EXPORT_OF_MANY)})",
             _pattern(STREAM_OF_MANY),
             _pattern(WEBSOCKET_OF_MANY),

@@ -84,7 +84,7 @@ async def _lines(request: Request, context: Context, filters: Filters) -> AsyncG
     "/v1/import",
     response_class=Response,
     responses={**rejections("invalid", "too-large"), **_OUTCOMES},
-    openapi_extra={"requestBody": {"required": True, "content": _BODY}},
+    openapi_extra={"requestBody": {"required": True, "content": {**_BODY, "text/plain": _BODY[LINES]}}},
 )
 async def import_lines(
     request: Request,
