@@ -70,6 +70,29 @@ COMMANDS = (
         "Show who changed what, newest first: cancels, deletions, revocations, kicks, and what was created.",
     ),
     LazyCommand(
+        "stats",
+        "seeing.stats:stats",
+        "Show figures of the whole installation: operations by status, events per second, streams, memory.",
+    ),
+    LazyCommand(
+        "top", "seeing.stats:top", "Show figures of the whole installation again and again, with all replicas."
+    ),
+    LazyCommand(
+        "workers",
+        "seeing.workers:workers",
+        "List the workers of operations that have not ended, those with the longest silence first.",
+    ),
+    LazyCommand(
+        "storage",
+        "seeing.storage:storage",
+        "Show what takes room in Redis, by kind and status, from a sample of operations, and the longest of them.",
+    ),
+    LazyCommand(
+        "debug",
+        "seeing.debug:debug",
+        "Collect what helps to find out what is wrong, into files of a folder: no secrets and no events of operations.",
+    ),
+    LazyCommand(
         "kick",
         "changing.kick:kick",
         "End streams, whichever replicas they are at. Their clients come back with new connections, unless told not"

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from progress_broker.model.operation import Status
 from progress_cli.caller import caller
 from tests.api.proofs import AUDIENCE, SECRET, bearing, token
 from tests.cli.conftest import Shell
@@ -68,3 +69,33 @@ def test_replicas_and_streams_are_listed_and_a_stream_is_ended(shell: Shell, rep
     assert entry["who"] == ("root" if "PROGRESS_URL" in shell.env else caller())
     assert f"there is no stream {name}" in shell.fails(4, "kick", name)
     assert "is not the name of a connection" in shell.fails(2, "kick", "alice")
+
+
+def test_figures_workers_and_what_takes_room_are_shown(shell: Shell, replica: ApiReplica, tmp_path: Path) -> None:
+    worker = bearing(token("worker", "create publish", exp=4e9))
+    events = f"{replica.url}/v1/operations/w/events"
+    httpx.post(f"{replica.url}/v1/operations", json={"id": "w", "kind": "import", "lease_s": 600}, headers=worker)
+    httpx.post(events, json={"type": "status", "data": {"status": "running", "worker": "box-1"}}, headers=worker)
+    httpx.post(events, json={"type": "log", "data": {"message": "m"}}, headers=worker)
+    stats = json.loads(shell.says("stats", "-o", "json"))[0]
+    assert stats["counts"]["operations"].keys() == set(Status)
+    assert sum(stats["counts"]["operations"].values()) >= 1
+    assert stats["redis"][0]["used_bytes"] > 0
+    assert stats["replicas"] == stats["ready"] == 1
+    shown = shell.says("top", "-n", "1")
+    assert "EVENTS/S" in shown
+    assert "REPLICA" in shown
+    workers = json.loads(shell.says("workers", "-o", "json"))
+    assert sum(each["operations"] for each in workers) == stats["counts"]["operations"]["running"]
+    done = shell.run("storage", "-o", "json")
+    shares = {(each["kind"], each["status"]): each for each in json.loads(done.stdout)}
+    [share] = [share for (kind, _), share in shares.items() if kind == "import"]
+    assert share["operations"] == 1
+    assert share["events"] >= 2
+    assert share["bytes"] > 100
+    assert "long: " in done.stderr
+    folder = tmp_path / "collected"
+    assert "7 files" in shell.says("debug", str(folder))
+    assert json.loads((folder / "stats.json").read_bytes())["replicas"] == 1
+    assert not any(SECRET in file.read_text() for file in folder.iterdir())
+    assert "does not exist" in shell.fails(2, "debug", str(folder))

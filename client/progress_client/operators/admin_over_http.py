@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.limits.principals import AllLimits, NewLimits, PrincipalLimits
 from progress_broker.replicas.changes import Drained, Reloads
+from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
@@ -28,6 +29,18 @@ class AdminOverHttp:
     async def replicas(self) -> Replicas:
         """Return the replicas that are present."""
         return self._read(Replicas, await self._ask("GET", "/replicas"))
+
+    async def stats(self) -> Stats:
+        """Return figures of the whole installation."""
+        return self._read(Stats, await self._ask("GET", "/stats"))
+
+    async def workers(self) -> Workers:
+        """Return the workers of operations that have not ended."""
+        return self._read(Workers, await self._ask("GET", "/workers"))
+
+    async def storage(self, sample: int) -> Storage:
+        """Return what takes room, from a sample of operations."""
+        return self._read(Storage, await self._ask("GET", "/storage", _query({"sample": sample})))
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

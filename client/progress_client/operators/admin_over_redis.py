@@ -6,8 +6,9 @@ from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, rea
 from progress_broker.errors import NotFound
 from progress_broker.limits.principals import NewLimits, PrincipalLimits, list_limits, remove_limits, set_limits
 from progress_broker.operations.store import Store
-from progress_broker.replicas import changes, streams
+from progress_broker.replicas import changes, figures, streams
 from progress_broker.replicas.changes import Drained, Reloads
+from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
@@ -27,6 +28,18 @@ class AdminOverRedis:
     async def replicas(self) -> Replicas:
         """Return the replicas that are present."""
         return await list_replicas(self._store)
+
+    async def stats(self) -> Stats:
+        """Return figures of the whole installation."""
+        return await figures.read_stats(self._store)
+
+    async def workers(self) -> Workers:
+        """Return the workers of operations that have not ended."""
+        return await figures.read_workers(self._store)
+
+    async def storage(self, sample: int) -> Storage:
+        """Return what takes room, from a sample of operations."""
+        return await figures.read_storage(self._store, sample)
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

@@ -5,6 +5,7 @@ from typing import Protocol
 from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.limits.principals import NewLimits, PrincipalLimits
 from progress_broker.replicas.changes import Drained, Reloads
+from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 
@@ -14,6 +15,15 @@ class Administration(Protocol):
 
     async def replicas(self) -> Replicas:
         """Return the replicas that are present."""
+
+    async def stats(self) -> Stats:
+        """Return figures of the whole installation."""
+
+    async def workers(self) -> Workers:
+        """Return the workers of operations that have not ended."""
+
+    async def storage(self, sample: int) -> Storage:
+        """Return what takes room, from a sample of operations."""
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

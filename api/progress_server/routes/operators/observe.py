@@ -1,9 +1,13 @@
-"""What operators see of the replicas: which there are, and how they are."""
+"""What operators see of the replicas, of the workers, and of what is in Redis."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from progress_broker.model.grants import Action
+from progress_broker.replicas import figures
+from progress_broker.replicas.figures import MOST_LOOKED, Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext
@@ -21,3 +25,31 @@ async def replicas(request: Request, context: InContext) -> Response:
     """
     require_permission_everywhere(request, Action.OBSERVE)
     return answer(await list_replicas(context.store))
+
+
+@router.get("/stats", response_model=Stats)
+async def stats(request: Request, context: InContext) -> Response:
+    """Get figures of the whole installation: operations by status, events per second, streams, memory of Redis."""
+    require_permission_everywhere(request, Action.OBSERVE)
+    return answer(await figures.read_stats(context.store))
+
+
+@router.get("/workers", response_model=Workers)
+async def workers(request: Request, context: InContext) -> Response:
+    """List the workers of operations that have not ended, those with the longest silence first.
+
+    At most 4,000 operations are looked at, the longest without a change first; `partial` says if there are more.
+    """
+    require_permission_everywhere(request, Action.OBSERVE)
+    return answer(await figures.read_workers(context.store))
+
+
+@router.get("/storage", response_model=Storage)
+async def storage(
+    request: Request,
+    context: InContext,
+    sample: Annotated[int, Query(ge=1, le=MOST_LOOKED, description="How many operations to look at.")] = 1_000,
+) -> Response:
+    """Get what takes room in Redis, by kind and status, from a random sample of operations, and the longest of them."""
+    require_permission_everywhere(request, Action.OBSERVE)
+    return answer(await figures.read_storage(context.store, sample))

@@ -1,0 +1,93 @@
+"""`stats` and `top`: figures of the whole installation, once or again and again."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from progress_broker.replicas.figures import Stats
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.options import READER, with_settings
+from progress_cli.output import format, tables
+from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 1024 / 1024:,.1f} MiB"
+
+
+def _memory(stats: Stats) -> str:
+    fullest = max(stats.redis, key=lambda it: it.used_bytes / it.max_bytes if it.max_bytes else 0, default=None)
+    if fullest is None:
+        return ""
+    limit = f" of {_mebibytes(fullest.max_bytes)}" if fullest.max_bytes else ""
+    return f"{_mebibytes(fullest.used_bytes)}{limit}"
+
+
+SHAPE = Shape[Stats](
+    columns=(
+        Column("OPERATIONS", lambda it: sum(it.counts.operations.values()), format.number),
+        Column("PENDING", lambda it: it.counts.operations.get("pending", 0), format.number),
+        Column("RUNNING", lambda it: it.counts.operations.get("running", 0), format.number),
+        Column("STALLED", lambda it: it.counts.operations.get("stalled", 0), format.number),
+        Column("FAILED", lambda it: it.counts.operations.get("failed", 0), format.number),
+        Column("EVENTS/S", lambda it: it.events_per_s, format.number),
+        Column("STREAMS", lambda it: it.streams, format.number),
+        Column("READY", lambda it: f"{it.ready} of {it.replicas}"),
+        Column("LAG", lambda it: it.slowest_lag_s, lambda lag_s: f"{lag_s * 1000:,.0f} ms"),
+        Column("MEMORY", _memory),
+        Column("IDLE", lambda it: it.counts.unfinished_idle_s, format.duration, wide=True),
+        Column("EXPIRY", lambda it: it.counts.expiry_overdue_s, format.duration, wide=True),
+        Column("LEASES", lambda it: it.counts.leases_overdue_s, format.duration, wide=True),
+    ),
+    name=lambda it: it.at.isoformat(),
+    to_json=lambda it: it.model_dump(mode="json"),
+)
+
+
+async def _read(settings: Settings) -> Stats:
+    async with connect.administration(settings) as administration:
+        return await administration.stats()
+
+
+@with_settings(*READER)
+def stats(settings: Settings, output: Output = Format.TABLE) -> None:
+    """Show figures of the whole installation: operations by status, events per second, streams, memory."""
+    found = asyncio.run(_read(settings))
+    with Printer(SHAPE, output) as printer:
+        printer.add(found)
+
+
+@with_settings(*READER)
+def top(
+    settings: Settings,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, help="How often to look.")] = 2.0,
+    count: Annotated[int, typer.Option("-n", min=0, help="How many times to look; 0: until Ctrl-C.")] = 0,
+) -> None:
+    """Show figures of the whole installation again and again, with all replicas."""
+    asyncio.run(_watch(settings, interval, count))
+
+
+async def _watch(settings: Settings, interval_s: float, count: int) -> None:
+    looked = 0
+    async with connect.administration(settings) as administration:
+        while True:
+            found, replicas = await administration.stats(), (await administration.replicas()).replicas
+            lines = [[column.title for column in SHAPE.columns], [c.shown(c.value(found)) for c in SHAPE.columns]]
+            rows = [["REPLICA", "HOST", "STATE", "STREAMS", "LAG"]]
+            for it in replicas:
+                state = "ready" if it.ready else it.reason or "not ready"
+                rows.append(
+                    [it.id, format.plain(it.host), state, format.number(it.streams), f"{it.lag_s * 1000:,.0f} ms"]
+                )
+            shown = [*tables.aligned(lines), "", *tables.aligned(rows)]
+            if typer.get_text_stream("stdout").isatty():
+                typer.echo(_CLEAR, nl=False)
+            typer.echo("\n".join(shown))
+            looked += 1
+            if looked == count:
+                return
+            await asyncio.sleep(interval_s)

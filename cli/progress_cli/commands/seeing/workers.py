@@ -1,0 +1,46 @@
+"""`workers`: list the workers of operations that have not ended."""
+
+import asyncio
+
+from progress_broker.replicas.figures import Workers, WorkerState
+from progress_broker.settings import Settings
+from progress_cli import connect
+from progress_cli.exit_codes import print_info
+from progress_cli.options import READER, with_settings
+from progress_cli.output import format
+from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+
+
+def _left(value: float | None) -> str:
+    if value is None:
+        return "no lease"
+    return "expired" if value < 0 else format.duration(value)
+
+
+SHAPE = Shape[WorkerState](
+    columns=(
+        Column("WORKER", lambda it: it.worker or "(no name)"),
+        Column("OPERATIONS", lambda it: it.operations, format.number),
+        Column("STALLED", lambda it: it.stalled, format.number),
+        Column("IDLE", lambda it: it.idle_s, format.duration),
+        Column("LEASE", lambda it: it.lease_left_s, _left),
+    ),
+    name=lambda it: it.worker,
+    to_json=lambda it: it.model_dump(mode="json"),
+)
+
+
+@with_settings(*READER)
+def workers(settings: Settings, output: Output = Format.TABLE) -> None:
+    """List the workers of operations that have not ended, those with the longest silence first."""
+
+    async def ask() -> Workers:
+        async with connect.administration(settings) as administration:
+            return await administration.workers()
+
+    found = asyncio.run(ask())
+    with Printer(SHAPE, output) as printer:
+        for worker in found.workers:
+            printer.add(worker)
+    if found.partial:
+        print_info("there are more operations than were looked at, or some lanes can't be reached now")
