@@ -36,6 +36,7 @@ from progress_server.middleware.audit import AuditMiddleware
 from progress_server.middleware.direct_routes import DirectRoutes
 from progress_server.middleware.stack import ERRORS, FULL_EDGE, Edge, build_stack
 from progress_server.middleware.startup import Startup, log_wrong
+from progress_server.observability.log_ring import LogRing
 from progress_server.observability.logs import redact_requests
 from progress_server.observability.metrics import registry_of
 from progress_server.observability.redis_state import RedisState
@@ -53,7 +54,7 @@ from progress_server.routes import (
     workers,
 )
 from progress_server.routes.operators import audit as audit_route
-from progress_server.routes.operators import bulk, changes, counts, exports, observe, replay
+from progress_server.routes.operators import bulk, changes, counts, exports, monitor, observe, replay
 from progress_server.routes.operators import limits as principal_limits
 from progress_server.routes.operators import streams as open_streams
 from progress_server.server.reload import Reloader, reload_when_asked
@@ -61,7 +62,7 @@ from progress_server.server.signals import drained_by_signals
 
 ROUTES = (
     *(streams, websocket, counts, bulk, operations, publish, workers, history, tickets, revocations, session, health),
-    *(observe, open_streams, audit_route, changes, principal_limits, exports, replay),
+    *(observe, open_streams, audit_route, changes, principal_limits, exports, replay, monitor),
 )
 """Streams come first: most requests are for streams, and routes are matched in this order."""
 
@@ -157,6 +158,8 @@ def create_app(
         hub.internal_handlers[ASK] = answerer.received
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.running(ours, hub, LimitsCopy(ours, limiter)))
+        ring = LogRing()
+        resources.enter_context(ring.attached())
         state = RedisState(ours)
         registry = registry_of(hub, reaper, state, live, limiter, processes=config.processes)
         with suppress(
@@ -169,7 +172,7 @@ def create_app(
         jobs = await resources.enter_async_context(Jobs(ours, audit))
         facts = AttributeCache(ours)
         app.state.context = Context(
-            config, ours, hub, registry, facts, jobs, audit, state.refresh, app_decides=app_decides
+            config, ours, hub, registry, facts, jobs, audit, state.refresh, ring, app_decides=app_decides
         )
 
     @asynccontextmanager

@@ -1,8 +1,8 @@
 """The per-process objects that request handlers need, and the parameters that routes share."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Path, Request
 from prometheus_client import CollectorRegistry
@@ -38,6 +38,13 @@ class LiveSettings:
         return take
 
 
+class LogLines(Protocol):
+    """The newest lines of this server's log."""
+
+    def follow(self, last: int, wait_s: float) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yield the `last` lines and all that follow; None after `wait_s` without one."""
+
+
 def live_settings(settings: Settings) -> LiveSettings:
     """Return what middleware looks up, from the settings that a server starts with."""
     return LiveSettings(settings.handshakes_per_s, settings.access_log)
@@ -56,6 +63,7 @@ class Context:
     audit: Audit
     read_redis: Callable[[], Awaitable[None]]
     """Reads what Redis has, for the metrics."""
+    log: "LogLines"
     app_decides: bool = False
     """Whether code of the app that this server is mounted in authenticates callers."""
 

@@ -88,6 +88,11 @@ COMMANDS = (
         "Show what takes room in Redis, by kind and status, from a sample of operations, and the longest of them.",
     ),
     LazyCommand(
+        "monitor",
+        "seeing.monitor:monitor",
+        "Follow the log of the server at PROGRESS_URL: of the replica that answers, if there are several.",
+    ),
+    LazyCommand(
         "debug",
         "seeing.debug:debug",
         "Collect what helps to find out what is wrong, into files of a folder: no secrets and no events of operations.",

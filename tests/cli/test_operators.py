@@ -99,3 +99,12 @@ def test_figures_workers_and_what_takes_room_are_shown(shell: Shell, replica: Ap
     assert json.loads((folder / "stats.json").read_bytes())["replicas"] == 1
     assert not any(SECRET in file.read_text() for file in folder.iterdir())
     assert "does not exist" in shell.fails(2, "debug", str(folder))
+
+
+def test_the_log_is_followed_through_a_server_only(shell: Shell) -> None:
+    if "PROGRESS_URL" not in shell.env:
+        assert "Redis has none" in shell.fails(5, "monitor")
+        return
+    shell.run("kick", "00000000-1")
+    said = shell.says("monitor", "--logger", "progress_broker.audit", "--last", "1", "-n", "1")
+    assert "INFO: progress_broker.audit: kick by root: 00000000-1 not-found" in said

@@ -28,6 +28,7 @@ CALLS = {
     "/v1/tickets": {"post"},
     "/v1/revocations": {"get", "post", "delete"},
     "/v1/admin/replicas": {"get"},
+    "/v1/admin/monitor": {"get"},
     "/v1/admin/stats": {"get"},
     "/v1/admin/workers": {"get"},
     "/v1/admin/storage": {"get"},

@@ -13,7 +13,9 @@ from progress_server.observability.metrics import PREFIX
 
 Mode = Literal["sum", "max", "min"]
 
-_SUMMED = (*("streams", "operations_watched", "websockets", "signal_requests", "clients_slow", "tasks", "streams_max"),)
+_SUMMED = frozenset(
+    {"streams", "streams_max", "operations_watched", "websockets", "signal_requests", "clients_slow", "tasks"}
+)
 _LEAST = ("ready", "feed_connected", "certificate_expiry_timestamp_seconds")
 _OF_PROCESS: dict[str, Mode] = {
     "process_virtual_memory_bytes": "sum",

@@ -67,16 +67,16 @@ class LimitsCopy(versioned.Copy):
     async def read(self) -> None:
         """Read all limits, and apply them."""
         largest = self._store.settings.max_body_bytes
-        self._limiter.take_own(
-            {
-                each.principal: OwnLimits(
-                    *(each.requests_per_s is not None, rate_of_requests(each.requests_per_s or 0)),
-                    *(each.sent_bytes_per_s is not None, rate_of_bytes(each.sent_bytes_per_s or 0, largest)),
-                    each.streams,
-                )
-                for each in await list_limits(self._store)
-            }
-        )
+        own = {}
+        for each in await list_limits(self._store):
+            own[each.principal] = OwnLimits(
+                has_requests=each.requests_per_s is not None,
+                requests=rate_of_requests(each.requests_per_s or 0),
+                has_sent=each.sent_bytes_per_s is not None,
+                sent=rate_of_bytes(each.sent_bytes_per_s or 0, largest),
+                streams=each.streams,
+            )
+        self._limiter.take_own(own)
 
 
 async def list_limits(store: Store) -> list[PrincipalLimits]:

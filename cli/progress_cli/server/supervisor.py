@@ -23,6 +23,7 @@ from progress_server.observability.aggregation import Totals
 from progress_server.observability.metrics import PREFIX
 from progress_server.server.config import LEAVE_S
 from progress_server.server.notify import NO_MANAGER, ServiceManager
+from progress_server.server.reload import RELOADED
 from progress_server.server.sockets import leave_to_others
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Supervisor:
         except SetupError as error:
             log.error("the settings were not reloaded, and nothing has changed: %s", error.detail)
             return False
-        self._settings = found.model_copy(update={"redis_url": self._settings.redis_url})
+        self._settings = self._settings.model_copy(update={name: getattr(found, name) for name in RELOADED})
         return True
 
     def _kill(self) -> None:

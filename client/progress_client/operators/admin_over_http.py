@@ -1,8 +1,10 @@
 """What operators ask of the replicas, by requests to a server."""
 
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+import orjson
 from pydantic import BaseModel
 
 from progress_broker.access.audit import AuditFilter, AuditPage
@@ -14,8 +16,11 @@ from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
 from progress_broker.settings import Settings
 from progress_client.http.connection import Answer, AsyncConnection, Query
 from progress_client.http.problems import read_answer
+from progress_client.over_http.event_stream import EventStreamReader
+from progress_client.over_http.over_http import SILENCE_S
 
 ADMIN = "/v1/admin"
+_STREAM = {"Accept": "text/event-stream, application/problem+json"}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,6 +85,16 @@ class AdminOverHttp:
         values = wanted.model_dump(exclude={"since_ms"}) | {"since": wanted.since_ms, "limit": limit, "cursor": cursor}
         answer = await self._connection.request("GET", "/v1/audit", query=_query(values), repeatable=True)
         return self._read(AuditPage, answer)
+
+    async def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the lines of a server's log, as they are written."""
+        path, pairs = f"{ADMIN}/monitor", tuple(query.items())
+        async with self._connection.stream(path, query=pairs, headers=_STREAM, silence_s=SILENCE_S) as (_, chunks):
+            reader = EventStreamReader()
+            async for chunk in chunks:
+                for message in reader.feed(chunk):
+                    if message.type == "log":
+                        yield orjson.loads(message.data)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,9 +1,10 @@
 """What operators ask of the replicas, in Redis itself. What they change is in the audit, too."""
 
-from typing import Self
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Self
 
 from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, read_audit, record_once
-from progress_broker.errors import NotFound
+from progress_broker.errors import NotFound, SetupError
 from progress_broker.limits.principals import NewLimits, PrincipalLimits, list_limits, remove_limits, set_limits
 from progress_broker.operations.store import Store
 from progress_broker.replicas import changes, figures, streams
@@ -82,6 +83,11 @@ class AdminOverRedis:
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""
         return await read_audit(self._store, wanted, limit=limit, cursor=cursor)
+
+    async def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
+        """Raise `SetupError`: in Redis there is no log."""
+        raise SetupError("a server has the log, and Redis has none: set PROGRESS_URL, or use --url")
+        yield {}
 
     async def close(self) -> None:
         """Close the connections."""

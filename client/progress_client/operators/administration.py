@@ -1,6 +1,7 @@
 """What operators ask of the replicas, through a server or in Redis itself, and what they change there."""
 
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Protocol
 
 from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.limits.principals import NewLimits, PrincipalLimits
@@ -48,6 +49,9 @@ class Administration(Protocol):
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""
+
+    def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the lines of a server's log, as they are written. Raises `SetupError` without a server."""
 
     async def close(self) -> None:
         """Close the connections."""
