@@ -37,6 +37,10 @@ def _routes(routes: Any) -> list[Any]:
 
 
 async def test_what_is_rejected_is_told_what_is_not(http: httpx.AsyncClient) -> None:
-    for path, methods in {OPS: "GET, HEAD, POST", f"{OPS}/a": "GET, HEAD, DELETE", f"{OPS}/a/cancel": "POST"}.items():
+    for path, methods in {
+        OPS: "GET, HEAD, POST",
+        f"{OPS}/a": "GET, HEAD, PATCH, DELETE",
+        f"{OPS}/a/cancel": "POST",
+    }.items():
         answer = await http.put(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
