@@ -27,6 +27,7 @@ ALONE = {
     "limits": [],
     "imports": ["--seconds", "0.1"],
     "hostile": ["--seconds", "0.5"],
+    "transfer": [],
 }
 
 
@@ -118,6 +119,10 @@ def test_imports(started: Runs) -> None:
     plain, traced = ended(started, "imports")["results"]
     assert 0 < plain["modules"] < traced["modules"]
     assert plain["ratio"]["median"] > 1
+
+
+def test_transfer(started: Runs) -> None:
+    assert [result["case"] for result in ended(started, "transfer")["results"]] == ["bare", "export", "import"]
 
 
 def test_hostile(started: Runs) -> None:

@@ -173,6 +173,7 @@ async def test_two_imports_of_one_operation_do_not_mix(store: Store) -> None:
     other = Staging(store, "long", int(operation.fields[b"archived"]))
     events = [event for part in parts_of(text) if isinstance(part, list) for event in part]
     await other.add(events[:230])
+    await other.sent()
     [outcome] = await import_into(store, text)
     assert (outcome.result, outcome.why) == (Result.CONFLICT, "another import of this operation is going on")
     left = [await store.connections.commands.pttl(key) for key in store.keyspace.staging("long").all]
