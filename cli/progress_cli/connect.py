@@ -37,7 +37,7 @@ async def finder(settings: Settings) -> AsyncIterator[Finder]:
 @asynccontextmanager
 async def operators(settings: Settings) -> AsyncIterator[Operators]:
     """Open what operators' commands ask: a server, or Redis."""
-    opened = await open_operators(settings)
+    opened = await open_operators(settings, caller())
     try:
         yield opened
     finally:

@@ -72,6 +72,8 @@ def test_import_stores_what_export_wrote_and_tells_what_came_of_it(shell: Shell)
     assert (done.returncode, done.stdout) == (0, "ID  RESULT  WHY\n")
     assert done.stderr == "progress-broker: 2 operations: 2 stored\n"
     assert {line["id"] for line in shell.lines("ls")} == {"a", "b", "a-2", "b-2"}
+    audited = lines_of(shell.says("audit", "--action", "import", "-o", "jsonl"))
+    assert [line["detail"] for line in audited][:1] == ["2 stored"]
 
 
 def test_import_of_a_file_that_is_cut_short_changes_nothing_unless_partial(shell: Shell) -> None:

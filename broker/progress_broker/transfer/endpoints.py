@@ -3,7 +3,7 @@
 Redis, a server and a file are both. So each command that moves operations is one source, one target and options.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -106,3 +106,8 @@ class Outcome(NamedTuple):
     """The id at the target."""
     result: Result
     why: str = ""
+
+
+def described(results: Mapping[str, int]) -> str:
+    """Return how many operations had each result, for people."""
+    return ", ".join(f"{count} {result}" for result, count in results.items())

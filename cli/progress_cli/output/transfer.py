@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from progress_broker.transfer.endpoints import Outcome, Result
+from progress_broker.transfer.endpoints import Outcome, Result, described
 from progress_cli.output.format import counted
 from progress_cli.output.formats import Column, Shape
 
@@ -46,10 +46,10 @@ class Outcomes:
     """The results for which something has to be done."""
 
     def __init__(self) -> None:
-        self._results: Counter[Result] = Counter()
+        self._results: Counter[str] = Counter()
 
     def __str__(self) -> str:
-        results = ", ".join(f"{count} {result.value}" for result, count in self._results.items())
+        results = described(self._results)
         return f"{counted(self.total, 'operation')}{': ' if results else ''}{results}"
 
     def add(self, result: Result) -> None:

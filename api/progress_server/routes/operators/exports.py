@@ -1,5 +1,6 @@
 """The calls that move operations: exports as lines, and an import of such lines."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -13,7 +14,7 @@ from progress_broker.model.grants import Action
 from progress_broker.queries.fields import Pairs
 from progress_broker.queries.filters import Filters
 from progress_broker.transfer.ahead import with_waits
-from progress_broker.transfer.endpoints import ImportOptions, OnConflict, Positions, Unfinished
+from progress_broker.transfer.endpoints import ImportOptions, OnConflict, Positions, Unfinished, described
 from progress_broker.transfer.files.chunk_source import ChunkSource
 from progress_broker.transfer.files.exporting import export_lines
 from progress_broker.transfer.redis.source import RedisSource
@@ -27,6 +28,7 @@ from progress_server.http.openapi import rejections
 from progress_server.http.paths import EXPORT_OF_MANY, EXPORT_OF_ONE
 from progress_server.http.problems import problem
 from progress_server.http.query_names import CheckedRoute
+from progress_server.middleware.audit import note
 from progress_server.routes.operators.query import filters_of, with_filters
 
 router = APIRouter(tags=["operators"], route_class=CheckedRoute)
@@ -105,15 +107,18 @@ async def import_lines(
     options = ImportOptions(positions, on_conflict, suffix, unfinished, dry_run)
     source = ChunkSource(_chunks(request), partial=partial)
     outcomes: list[bytes] = []
+    results: Counter[str] = Counter()
     try:
         stored = RedisTarget(context.store).store(source, options)
         async for outcome in stored:
-            line = orjson.dumps(outcome._asdict())
-            outcomes += (line, b"\n")
+            results[outcome.result] += 1
+            outcomes += (orjson.dumps(outcome._asdict()), b"\n")
     except Unauthenticated:
         raise
     except BrokerError as error:
-        return problem(error.code, error.detail, field=error.field, accepted=len(outcomes) // 2)
+        return problem(error.code, error.detail, field=error.field, accepted=results.total())
+    finally:
+        note(request.scope, "", f"{described(results)}{' (dry run)' if dry_run else ''}")
     return Response(b"".join(outcomes), headers={"Cache-Control": "no-store"}, media_type=LINES)
 
 
