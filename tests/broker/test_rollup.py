@@ -16,11 +16,13 @@ from progress_broker.live.family import Family
 from progress_broker.model.children import MAX_GENERATIONS, MAX_SHOWN
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import Children, ChildrenSummary, NewOperation, Operation, PublishResult, Status
+from progress_broker.nodes.calls import Call
 from progress_broker.operations import rollup
 from progress_broker.operations.commands import create_call
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
+from progress_broker.storage.scripts import VERBS
 from progress_broker.stream.delivery import Delivery, Start
 from progress_broker.stream.frames import Frame
 from tests.broker.harness import Outlet
@@ -118,8 +120,15 @@ class TestRollingUp:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await begin(store, "alone", percent=5)
-        monkeypatch.setattr(store.connections.scripts, "run_all", None)
+        run_all, asked = store.connections.scripts.run_all, set[str]()
+
+        async def noted(calls: Sequence[Call]) -> list[Any]:
+            asked.update(VERBS[call.script.sha] for call in calls)
+            return await run_all(calls)
+
+        monkeypatch.setattr(store.connections.scripts, "run_all", noted)
         assert len((await find_page(store, Filters())).operations) == 1
+        assert asked == {"walk"}
 
     async def test_what_the_parent_says_itself_counts(self, store: Store) -> None:
         await begin(store, "p", percent=75)
