@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from progress_broker.model.operation import Status
 from progress_server.http.problems import STATUS_OF_CODE
 from tests.api.hostile import WEBSOCKET
 from tests.api.raw import Client, request
@@ -68,7 +69,7 @@ async def test_hostile_words_make_no_series(http: httpx.AsyncClient, base_url: s
     assert await series(http) == told
     labels = {(name, value) for _, pairs in told for name, value in pairs}
     assert {value for name, value in labels if name == "method"} == OTHERS
-    assert {value for name, value in labels if name == "status"} <= {"1xx", "2xx", "3xx", "4xx", "5xx"}
+    assert {value for name, value in labels if name == "status"} <= {"1xx", "2xx", "3xx", "4xx", "5xx", *Status}
     rejected = {dict(pairs)["reason"] for name, pairs in told if name.endswith("rejected_total")}
     assert rejected <= set(STATUS_OF_CODE)
     routes = {value for name, value in labels if name == "route"}
