@@ -26,10 +26,14 @@ from progress_broker.errors import (
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import Status
 from progress_broker.model.publish import Publish, Published
+from progress_broker.runtime.backoff import Backoff
 from progress_broker.settings import Settings
+from progress_broker.workers.wire import read_answer, write_answer
 from progress_server.auth.api_keys import hash_key
 from progress_server.http.problems import problem_of
 from progress_workers import Operation
+from progress_workers.transport.carrier import LANE_AWAY_S, CallRejected, delay_s
+from progress_workers.transport.over_http.errors import of_one
 from progress_workers.transport.over_http.limits import ServerLimits
 from progress_workers.transport.over_http.publishes import Publishes
 from tests.deploy.proxies import Certificate
@@ -355,6 +359,14 @@ def test_an_operation_whose_lane_is_away_behind_the_server_delays_no_other(
             assert op.flush(timeout=60)
     assert broker.logged("here") == ["goes on"]
     assert broker.show("there").status == "succeeded"
+
+
+def test_reports_to_a_lane_that_is_away_are_sent_again_soon() -> None:
+    answer = read_answer(write_answer(LaneAway("Redis can't be reached")))
+    assert isinstance(answer, LaneAway)
+    error, backoff = of_one(answer, "there"), Backoff(chance=lambda: 0.0)
+    assert max(delay_s(backoff, error) for _ in range(10)) == LANE_AWAY_S
+    assert delay_s(backoff, CallRejected("it may be the server")) > LANE_AWAY_S
 
 
 def test_a_limit_of_a_proxy_is_learned_and_forgotten() -> None:

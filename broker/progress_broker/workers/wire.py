@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from progress_broker.errors import BrokerError, Gap, InvalidInput, RejectedEvents, rejection
+from progress_broker.errors import LANE_AWAY, BrokerError, Gap, InvalidInput, LaneAway, RejectedEvents, rejection
 from progress_broker.model.entry import MAX_SEQ, NewEvent, encode, encode_data, is_event_type
 from progress_broker.model.operation import MAX_LABEL_CHARS, Cancel, Status, is_id
 from progress_broker.model.publish import Counts, Created, Publish, Published
@@ -246,7 +246,8 @@ def write_answer(answer: Published | BrokerError) -> dict[str, Any]:
 def read_answer(value: Mapping[str, Any]) -> Published | BrokerError:
     """Return the answer to a publish."""
     if "error" in value:
-        error = rejection(value["error"], value["detail"])
+        away = value.get("reason") == LANE_AWAY
+        error = LaneAway(value["detail"]) if away else rejection(value["error"], value["detail"])
         if isinstance(error, Gap):
             error.last = value["last"]
         if events := value.get("events"):
@@ -265,6 +266,8 @@ def read_answers(values: Sequence[Mapping[str, Any]], number: int) -> list[Publi
 def write_error(error: BrokerError) -> dict[str, Any]:
     """Return an error that concerns one operation of several as JSON values."""
     value: dict[str, Any] = {"error": error.code, "detail": error.detail}
+    if isinstance(error, LaneAway):
+        value["reason"] = LANE_AWAY
     if isinstance(error, Gap):
         value["last"] = error.last
     if error.events is not None:

@@ -12,22 +12,26 @@ from progress_broker.model.publish import Created, Publish, Published, WorkerVie
 from progress_broker.runtime.backoff import Backoff
 from progress_broker.workers.signals import ArrivedSignal, SignalPosition
 
-SERVER_AWAY_S = 0.5
-"""The longest delay until an operation is tried again whose server is away while others answer."""
+LANE_AWAY_S = 0.5
+"""The longest delay until an operation is tried again whose lane is away while others answer."""
 
 
 class CallRejected(StorageUnavailable):
     """One publish failed with an error that concerns only this one; others may succeed."""
 
 
-class ServerAway(CallRejected):
-    """The server that has this operation can't be reached now. Others may answer for other operations."""
+class LaneUnavailable(CallRejected):
+    """The lane of this operation can't be reached now. Whoever was asked knows that, so to ask again costs little."""
 
 
-def backoff_after(error: BrokerError | None) -> Backoff:
-    """Return the delays after which to send again what was rejected with this error."""
-    # While a server is known to be away, a retry sends nothing.
-    return Backoff(most_s=SERVER_AWAY_S) if isinstance(error, ServerAway) else Backoff()
+class ServerAway(LaneUnavailable):
+    """As `LaneUnavailable`; the log has told already which server is away."""
+
+
+def delay_s(backoff: Backoff, error: BrokerError | None) -> float:
+    """Return after how many seconds to send again what was rejected with this error."""
+    later_s = backoff.failed()
+    return min(later_s, LANE_AWAY_S) if isinstance(error, LaneUnavailable) else later_s
 
 
 class Rewound(NamedTuple):

@@ -15,7 +15,7 @@ from progress_workers.core.reporter import Reporter
 from progress_workers.core.wakeup import Wakeup
 from progress_workers.errors import Cancelled
 from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
-from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway, backoff_after
+from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway, delay_s
 from progress_workers.transport.daemon import Background
 from progress_workers.transport.opening.children import NewChildren
 from progress_workers.transport.opening.operation import open_again, open_operation, or_cancelled
@@ -45,12 +45,12 @@ class _Waiter:
 class _Rejected:
     """A reporter whose publishes fail while others succeed. It is retried separately, and delays no other."""
 
-    def __init__(self, error: BrokerError | None = None) -> None:
-        self._backoff = backoff_after(error)
+    def __init__(self) -> None:
+        self._backoff = Backoff()
         self.not_before = -inf
 
-    def again(self) -> None:
-        self.not_before = time.monotonic() + self._backoff.failed()
+    def again(self, error: BrokerError) -> None:
+        self.not_before = time.monotonic() + delay_s(self._backoff, error)
 
 
 class Sender:
@@ -279,7 +279,7 @@ class Sender:
             return False
         except (BrokerError, Cancelled) as error:
             if isinstance(error, NotFound) and reporter.open_again(error):  # who can create it again may come
-                self._rejected.setdefault(reporter, _Rejected()).again()
+                self._rejected.setdefault(reporter, _Rejected()).again(error)
                 return True
             if reporter.missing is not None and isinstance(error, BrokerError):
                 give_up(reporter, reporter.missing if isinstance(error, NotFound) else error)
@@ -353,7 +353,7 @@ class Sender:
                 reporter.operation,
                 error.detail,
             )
-        self._rejected.setdefault(reporter, _Rejected(error)).again()
+        self._rejected.setdefault(reporter, _Rejected()).again(error)
 
     def _back_off(self, error: BrokerError) -> None:
         if type(error) not in self._told:

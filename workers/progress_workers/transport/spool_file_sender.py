@@ -16,7 +16,7 @@ from progress_workers.errors import Cancelled
 from progress_workers.spool.file import SpoolFile
 from progress_workers.spool.unsent import Record, Unsent
 from progress_workers.transport.answers import AWAY, apply_answer, give_up, refuse
-from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway, backoff_after
+from progress_workers.transport.carrier import CallRejected, Carrier, ServerAway, delay_s
 from progress_workers.transport.opening.operation import open_operation
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class SpoolFileSender:
         self._refused: set[str] = set()
         """The operations that another process left, and that do not accept their publishes."""
         self._told: set[str] = set()
-        self._backoff: Backoff | None = None
+        self._backoff = Backoff()
+        self._held_by: BrokerError | None = None
         self._not_before = -inf
         self._retries = True
 
@@ -60,8 +61,7 @@ class SpoolFileSender:
 
     def hold(self, operation: str, error: CallRejected, record: Record | None = None) -> None:
         """Hold an operation back for a while, as it, or its server, can't take its reports now."""
-        if self._backoff is None:
-            self._backoff = backoff_after(error)
+        self._held_by = error
         if operation not in self._told and not isinstance(error, ServerAway):  # that is told once for all
             self._told.add(operation)
             logger.warning(
@@ -88,9 +88,11 @@ class SpoolFileSender:
         finally:
             self._unsent.put_back()
         if self._retries:
-            held = bool(self._unsent.held)
-            self._backoff = (self._backoff or Backoff()) if held else None
-            self._not_before = time.monotonic() + self._backoff.failed() if self._backoff else -inf
+            if self._unsent.held:
+                self._not_before = time.monotonic() + delay_s(self._backoff, self._held_by)
+            else:
+                self._backoff.succeeded()
+                self._not_before = -inf
         if self._unsent.held or not self._unsent.exhausted:
             return False
         if self._unsent.damaged:

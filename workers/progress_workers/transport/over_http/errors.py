@@ -15,7 +15,7 @@ from progress_broker.errors import (
     Unauthenticated,
     is_temporary,
 )
-from progress_workers.transport.carrier import CallRejected
+from progress_workers.transport.carrier import CallRejected, LaneUnavailable
 
 _LONGEST_RETRY_S = 60.0
 
@@ -28,7 +28,7 @@ def of_the_start() -> Iterator[None]:
     except Unauthenticated as error:
         raise SetupError(error.detail) from None
     except LaneAway as error:
-        raise CallRejected(error.detail) from None
+        raise CallRejected(error.detail) from None  # it asks for each operation: not as soon as for reports
     except BrokerError as error:
         passes = isinstance(error, TooLarge) or is_temporary(error)  # what the SDK creates is never too large by itself
         raise _as_unavailable(error) if passes and not _is_storage(error) else error from None
@@ -58,6 +58,8 @@ def of_one(error: BrokerError, operation: str) -> BrokerError:
         )
     if isinstance(error, StorageFull) or not is_temporary(error):
         return error
+    if isinstance(error, LaneAway):
+        return LaneUnavailable(error.detail)
     return CallRejected(error.detail)
 
 
