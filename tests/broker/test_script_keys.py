@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from progress_broker.access import deny_list
+from progress_broker.archiving.lease import Lease
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
@@ -138,6 +139,8 @@ async def use_everything(store: Store) -> None:
     caller = store.keyspace.caller("ann")
     await run(redis, Call(SPEND, (caller.requests,), ("1000", "1000000")))
     await run(redis, Call(HOLD, (caller.streams,), ("r", "1", "5000", "1", "LIMIT", "2")))
+    async with Lease(store, f"{store.keyspace.prefix}:archiver:x", "x").held():
+        pass
     await deny_list.revoke_claim(store, "sub", "bob", 60)
     await deny_list.restore_claim(store, "sub", "bob")
 

@@ -1,8 +1,10 @@
 """Moving operations by commands."""
 
+import asyncio
 import gzip
 import json
 import random
+import signal
 import subprocess
 from typing import Any
 
@@ -10,7 +12,11 @@ import pytest
 import redis
 import zstandard
 
+from progress_broker.model.entry import NewEvent
+from progress_broker.model.operation import NewOperation
+from progress_broker.operations.store import Store
 from tests.cli.conftest import Shell
+from tests.conftest import make_settings
 from tests.servers import wait_until
 
 
@@ -188,6 +194,7 @@ def test_archive_backup_and_restore(shell: Shell) -> None:
     [shown], tail = shell.lines("show", "a"), shell.says("tail", "a", "--from", "start", "--json")
     flush(shell)
     assert shell.lines("show", "a", "--from", "archived")[0] | {"expires_at": 0} == shown | {"expires_at": 0}
+    assert "; if it was archived, `--from ARCHIVE` shows it" in shell.fails(4, "show", "a")
     assert "has no operation open" in shell.fails(4, "show", "open", "--from", "archived")
     assert shell.run("replay", "a", "--from", "archived", "--speed", "max").stdout == tail
     assert "3 operations with 7 events in saved: the backup is whole" in shell.run("restore", "saved", "--check").stderr
@@ -195,3 +202,39 @@ def test_archive_backup_and_restore(shell: Shell) -> None:
     done = shell.run("restore", "saved")
     assert (done.returncode, done.stderr) == (0, "progress-broker: 3 operations: 3 stored\n")
     assert "has no whole backup" in shell.fails(2, "restore", "archived")
+
+
+async def make_ended(redis_url: str, count: int) -> None:
+    async with await Store.open(make_settings(redis_url=redis_url)) as store:
+        for n in range(count):
+            await store.create(NewOperation(id=f"op-{n}"))
+            await store.publish(f"op-{n}", [NewEvent("end", b'{"status":"succeeded"}', "succeeded")])
+
+
+def test_an_archiver_goes_on_for_one_that_was_killed_and_writes_nothing_twice(shell: Shell, redis_url: str) -> None:
+    count, place = 400, shell.folder / "archive"
+    asyncio.run(make_ended(redis_url, count))
+
+    def archived() -> dict[str, tuple[int, int]]:
+        found = {path.parent.name: path.stat() for path in place.glob("op/*/*/*.zst")}
+        return {id: (stat.st_ino, stat.st_mtime_ns) for id, stat in found.items()}
+
+    words = ("archive", "--to", str(place), "--every", "0.1s")
+    with shell.process(*words) as first, shell.process(*words) as second:
+        wait_until(lambda: len(archived()) > 4, "some are archived")
+        writer, other = (first, second) if "waiting for" in second.output() else (second, first)
+        wait_until(lambda: f"waiting for the archive {place}: process {writer.pid} of" in other.output(), "one waits")
+        writer.stop(signal.SIGKILL)
+        before = archived()
+        assert 4 < len(before) < count
+        with redis.Redis.from_url(redis_url) as client:
+            [lease] = client.keys("*:archiver:*")
+            assert 0 < client.pttl(lease) <= 30_000
+            client.delete(lease)  # as after 30 s
+        wait_until(lambda: len(archived()) == count, "the other one goes on")
+        assert before.items() <= archived().items()
+        assert other.stop() == 0
+        assert f"{count - len(before)} operations archived" in other.output()
+    flush(shell)
+    for id in (*list(before)[-3:], "op-0", f"op-{count - 1}"):
+        assert shell.lines("show", id, "--from", str(place))[0]["status"] == "succeeded"

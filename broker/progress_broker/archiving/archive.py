@@ -20,9 +20,12 @@ def folder_of(id: str) -> str:
 
 
 def name_of(operation: ExportedOperation) -> str:
-    """Return the name of an operation's object. The same operation has the same name, whoever archives it."""
+    """Return the name of an operation's object. The same operation has the same name, whoever archives it.
+
+    Names of one id sort as its operations were created.
+    """
     created = operation.fields[b"created"].decode()
-    return f"{folder_of(operation.id)}{int(created):013d}-{operation.n}{SUFFIX}"
+    return f"{folder_of(operation.id)}{int(created):013d}-{operation.n:010d}{SUFFIX}"
 
 
 async def compressed(name: str, lines: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:

@@ -2,21 +2,18 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Any
 
 from progress_broker.archiving.archive import compressed, name_of
+from progress_broker.archiving.lease import Lease
 from progress_broker.archiving.stores import ObjectStore
-from progress_broker.errors import Conflict, NotFound, StorageFull, StorageUnavailable
+from progress_broker.errors import BrokerError, Gone, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.operation import TERMINAL
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
-from progress_broker.runtime.tasks import end
 from progress_broker.transfer.endpoints import OperationCopy
 from progress_broker.transfer.files.exporting import export_lines
 from progress_broker.transfer.format import ExportHead
@@ -24,7 +21,6 @@ from progress_broker.transfer.redis.source import RedisCopy, head_of, read_each
 
 log = logging.getLogger(__name__)
 
-LEASE_S, RENEW_S = 30.0, 10.0
 _AGAIN_MS = 5_000
 """How far a pass begins before the end of the one before: clocks of servers differ."""
 _AT_ONCE, _PAGE = 50, 500
@@ -41,6 +37,8 @@ class Archived:
     """The archive had them already."""
     late: int = 0
     """Of those that were written, how many had less than a tenth of their time left."""
+    failed: int = 0
+    """Could not be read. The log names them."""
 
 
 class Archiver:
@@ -50,37 +48,8 @@ class Archiver:
         self.archived = Archived()
         self._store, self._archive = store, archive
         place = blake2s(archive.address.encode(), digest_size=8).hexdigest()
-        self._lease = f"{store.keyspace.prefix}:archiver:{place}"
+        self.lease = Lease(store, f"{store.keyspace.prefix}:archiver:{place}", f"the archive {archive.address}")
         self._places = f"{store.keyspace.prefix}:archived:{place}"
-        self._name = secrets.token_hex(8)
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncGenerator[None]:
-        """Hold the lease of this archive; raise `Conflict` if another archiver has it."""
-        with storage_errors():
-            mine = await self._store.connections.commands.set(self._lease, self._name, nx=True, px=_ms(LEASE_S))
-        if not mine:
-            raise Conflict(f"another `archive` writes to {self._archive.address} now; it may be started again in 30 s")
-        renewing = asyncio.create_task(self._renew(asyncio.current_task()))
-        try:
-            yield
-        finally:
-            await end(renewing)
-            with suppress(StorageUnavailable), storage_errors():
-                if await self._store.connections.commands.get(self._lease) == self._name.encode():
-                    await self._store.connections.commands.delete(self._lease)
-
-    async def _renew(self, owner: "asyncio.Task[Any] | None") -> None:
-        """Renew the lease. If another archiver has it, end the owner: what both write is the same, but costs twice."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            with suppress(StorageUnavailable), storage_errors():
-                if await self._store.connections.commands.get(self._lease) != self._name.encode():
-                    log.error("another archiver has taken over; this one ends")
-                    if owner is not None:
-                        owner.cancel()
-                    return
-                await self._store.connections.commands.pexpire(self._lease, _ms(LEASE_S))
 
     async def run(self, every_s: float, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Archive what ends, until this is cancelled. While Redis or the archive is unavailable, it tries again."""
@@ -92,21 +61,30 @@ class Archiver:
             await sleep(every_s)
 
     async def pass_once(self) -> None:
-        """Archive what has ended and is not in the archive."""
+        """Archive what has ended and is not in the archive. What one lane lacks now does not keep back the others."""
+        away: StorageUnavailable | StorageFull | None = None
         with storage_errors():
             places = await self._store.connections.commands.hgetall(self._places)
         for lane in range(self._store.keyspace.lanes):
             known = places.get(str(lane).encode(), b"0")
-            await self._lane(lane, int(known) if known.isdigit() else 0)
+            try:
+                await self._lane(lane, int(known) if known.isdigit() else 0)
+            except (StorageUnavailable, StorageFull) as error:
+                away = error
+        if away is not None:
+            raise away
 
     async def _lane(self, lane: int, known_ms: int) -> None:
         """Archive the operations of a lane that ended after a time."""
+        # What ends while this goes on may have an index that was read already: the next pass begins before it.
+        begun_ms = int((await self._store.now()).timestamp() * 1000)
         last_ms = known_ms
         async for some in self._ended(lane, max(0, known_ms - _AGAIN_MS)):
             for at in range(0, len(some), _AT_ONCE):
                 for copy in await read_each(self._store, [id for _, id in some[at : at + _AT_ONCE]]):
                     await self._put(copy)
             last_ms = max(last_ms, *(ms for ms, _ in some))
+        last_ms = min(last_ms, begun_ms)
         if last_ms > known_ms:
             with storage_errors():
                 await self._store.connections.commands.hset(self._places, str(lane), last_ms)
@@ -135,7 +113,13 @@ class Archiver:
             return
         try:
             await self._archive.put(name, compressed(name, export_lines(_Only(self._store, copy))))
-        except NotFound:  # it was deleted meanwhile
+        except (NotFound, Gone):  # it was deleted meanwhile
+            return
+        except (StorageUnavailable, StorageFull):
+            raise
+        except BrokerError as error:
+            self.archived.failed += 1
+            log.error("operation %s is not archived: %s", copy.operation.id, error.detail)
             return
         self.archived.written += 1
         expires = copy.operation.fields.get(b"expires", b"")
@@ -162,7 +146,3 @@ class _Only:
 
     async def operations(self) -> AsyncGenerator[OperationCopy]:
         yield self._copy
-
-
-def _ms(time_s: float) -> int:
-    return round(1000 * time_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -84,14 +85,17 @@ class Folder:
     def _appearing(self, name: str) -> Iterator[BinaryIO]:
         """Open a file that gets its name at the end of the block, unless the block fails."""
         path = self._at(name)
+        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
             with part.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+            for folder in (path.parent, *(each.parent for each in new)):  # or a crash of the machine may lose the name
+                _sync(folder)
         finally:
             part.unlink(missing_ok=True)
 
@@ -105,6 +109,14 @@ class Folder:
         if ".." in name.split("/"):
             raise InvalidInput(f"{name!r} is no name of an object")
         return self._path / name
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 from progress_broker.archiving.archive import ArchiveSource
 from progress_broker.archiving.stores import open_store
-from progress_broker.errors import NotFound
+from progress_broker.errors import Gone, NotFound
 from progress_broker.model.operation import Operation
 from progress_broker.settings import Settings
 from progress_broker.transfer.state import read_state
@@ -37,7 +37,11 @@ def show(
 
 async def _get(settings: Settings, id: str) -> tuple[Operation, datetime]:
     async with connect.client(settings) as client:
-        return await client.get(id, list_children=True), await client.now()
+        try:
+            return await client.get(id, list_children=True), await client.now()
+        except (NotFound, Gone) as error:
+            error.detail += "; if it was archived, `--from ARCHIVE` shows it"
+            raise
 
 
 async def _get_archived(archive: str, id: str) -> tuple[Operation, datetime]:

@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
-from typing import Annotated
+import signal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final
 
 import typer
 
 from progress_broker.archiving.archiver import Archiver
 from progress_broker.archiving.stores import open_store
+from progress_broker.errors import Conflict, StorageUnavailable
 from progress_broker.operations.store import Store
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.exit_codes import print_info
+from progress_cli.exit_codes import FAILED, print_error, print_info
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.format import counted
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @with_settings(*CLIENT)
@@ -26,8 +31,9 @@ def archive(
 ) -> None:
     """Keep the exports of ended operations in a folder or a bucket, before their retention passes.
 
-    It runs beside the servers until Ctrl-C. `show ID --from` and `replay ID --from` read what it keeps. One at a time
-    writes to an archive. To start it again goes on where it was.
+    It runs beside the servers until Ctrl-C or SIGTERM. `show ID --from` and `replay ID --from` read what it keeps. One
+    at a time writes to an archive: a second one waits until it ends, or ends at once with `--once`. To start it again
+    goes on where it was.
     """
     logging.basicConfig(format="progress-broker: %(message)s", level=logging.WARNING)
     asyncio.run(_archive(settings, to, once, seconds(every)))
@@ -36,9 +42,45 @@ def archive(
 async def _archive(settings: Settings, to: str, once: bool, every_s: float) -> None:
     async with await Store.open(connect.locate(settings)) as store:
         archiver = Archiver(store, open_store(to))
-        async with archiver.alone():
-            try:
-                await (archiver.pass_once() if once else archiver.run(every_s))
-            finally:
-                done = archiver.archived
-                print_info(f"{counted(done.written, 'operation')} archived, {done.known} were there before")
+        try:
+            if once:
+                async with archiver.lease.held():
+                    await archiver.pass_once()
+            else:
+                await _until_stopped(_keep_archiving(archiver, every_s))
+        finally:
+            done = archiver.archived
+            failed = f", {done.failed} could not be read" if done.failed else ""
+            print_info(f"{counted(done.written, 'operation')} archived, {done.known} were there before{failed}")
+    if archiver.archived.failed:
+        raise typer.Exit(FAILED)
+
+
+async def _keep_archiving(archiver: Archiver, every_s: float) -> None:
+    while True:
+        try:
+            async with archiver.lease.held(print_info):
+                await archiver.run(every_s)
+        except (Conflict, StorageUnavailable) as error:  # the lease was lost, or could not be asked for
+            print_error(error.detail)
+            await asyncio.sleep(every_s)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until it ends, or Ctrl-C or SIGTERM end it, which is no error."""
+    loop, task, stopped = asyncio.get_running_loop(), asyncio.create_task(work), asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        task.cancel()
+
+    for number in ENDING:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
+    finally:
+        for number in ENDING:
+            loop.remove_signal_handler(number)
