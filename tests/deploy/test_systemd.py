@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from progress_broker.settings import Settings
+from progress_cli.exit_codes import REJECTED
 from tests.deploy.files import ROOT
 from tests.servers import need
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = ("progress-broker.service", "progress-broker@.service")
+ARCHIVE = "progress-archive.service"
 INSTALLED = "/opt/progress-broker/bin/progress-broker"
 EXPOSURE = 20
 """The most of 100 that `systemd-analyze security` may find."""
@@ -43,18 +45,18 @@ def test_systemd_finds_nothing_wrong(folder: Path) -> None:
     for unit in UNITS.iterdir():
         shutil.copy(unit, folder)
     program = Path(sys.executable).with_name("progress-broker")
-    for service in SERVICES:
+    for service in (*SERVICES, ARCHIVE):
         path = folder / service
         assert INSTALLED in path.read_text()
         path.write_text(path.read_text().replace(INSTALLED, str(program)))
         for_it = folder / f"{service}.d"
         for_it.mkdir()
         shutil.copy(UNITS / "authentication.conf", for_it)
-    verify = ("verify", "--man=no", "progress-broker.service", "progress-broker@8001.service", "progress-broker.target")
-    assert analyze(*verify, cwd=folder) == ""
+    units = ("progress-broker.service", "progress-broker@8001.service", "progress-broker.target", ARCHIVE)
+    assert analyze("verify", "--man=no", *units, cwd=folder) == ""
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, ARCHIVE])
 def test_a_service_may_do_little(service: str) -> None:
     analyze("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", service)
 
@@ -82,3 +84,9 @@ def test_the_settings_named_exist_and_each_credential_has_one() -> None:
             line.partition("=")[2].partition(":")[0] for line in entries(name) if line.startswith("LoadCredential")
         }
         assert {told.rpartition("%d/")[2] for _, told in settings if "%d/" in told} == loaded
+
+
+def test_the_archive_keeps_trying_without_redis_and_its_limits_are_those_of_a_server() -> None:
+    assert value(ARCHIVE, "ExecStart") == f"{INSTALLED} archive --to ${{ARCHIVE_TO}}"
+    assert value(ARCHIVE, "RestartPreventExitStatus") == str(REJECTED)
+    assert entries(ARCHIVE)[-27:] == entries(SERVICES[0])[-27:]
