@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.harness import Spread, note, options, read_options, report, settings_for
 from bench.processes import Cores, PrivateRedis
 from progress_broker.access import deny_list
+from progress_broker.archiving.lease import Lease
 from progress_broker.history import event_log
 from progress_broker.model.children import MAX_READ
 from progress_broker.model.entry import NewEvent
@@ -358,6 +359,11 @@ async def _set_retention(largest: Largest) -> Callable[[], Awaitable[Any]]:
 async def _keep(largest: Largest) -> Callable[[], Awaitable[Any]]:
     id = await largest.full(300)
     return lambda: retention.keep(largest.store, id, retention.PINNED)
+
+
+@case("claim")
+async def _claim(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    return lambda: Lease(largest.store, f"{largest.store.keyspace.prefix}:archiver:case", "a case").claim()
 
 
 @case("probe")

@@ -220,21 +220,23 @@ def test_an_archiver_goes_on_for_one_that_was_killed_and_writes_nothing_twice(sh
         return {id: (stat.st_ino, stat.st_mtime_ns) for id, stat in found.items()}
 
     words = ("archive", "--to", str(place), "--every", "0.1s")
-    with shell.process(*words) as first, shell.process(*words) as second:
+    with shell.process(*words) as writer:
         wait_until(lambda: len(archived()) > 4, "some are archived")
-        writer, other = (first, second) if "waiting for" in second.output() else (second, first)
-        wait_until(lambda: f"waiting for the archive {place}: process {writer.pid} of" in other.output(), "one waits")
-        writer.stop(signal.SIGKILL)
-        before = archived()
-        assert 4 < len(before) < count
-        with redis.Redis.from_url(redis_url) as client:
-            [lease] = client.keys("*:archiver:*")
-            assert 0 < client.pttl(lease) <= 30_000
-            client.delete(lease)  # as after 30 s
-        wait_until(lambda: len(archived()) == count, "the other one goes on")
-        assert before.items() <= archived().items()
-        assert other.stop() == 0
-        assert f"{count - len(before)} operations archived" in other.output()
+        writer.send(signal.SIGSTOP)  # it keeps the lease, and writes no more
+        with shell.process(*words) as other:
+            said = f"waiting for the archive {place}: process {writer.pid} of"
+            wait_until(lambda: said in other.output(), "the other one waits")
+            writer.stop(signal.SIGKILL)
+            before = archived()
+            assert 4 < len(before) < count
+            with redis.Redis.from_url(redis_url) as client:
+                [lease] = client.keys("*:archiver:*")
+                assert 0 < client.pttl(lease) <= 30_000
+                client.delete(lease)  # as after 30 s
+            wait_until(lambda: len(archived()) == count, "the other one goes on")
+            assert before.items() <= archived().items()
+            assert other.stop() == 0
+            assert f"{count - len(before)} operations archived" in other.output()
     flush(shell)
     for id in (*list(before)[-3:], "op-0", f"op-{count - 1}"):
         assert shell.lines("show", id, "--from", str(place))[0]["status"] == "succeeded"

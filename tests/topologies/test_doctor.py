@@ -13,9 +13,11 @@ from progress_broker.operations.store import Store
 from tests.conftest import make_settings
 from tests.doctor.conftest import AS_IT_SHOULD_BE
 from tests.doctor.found import bad, examine
+from tests.servers import wait_until
 from tests.topologies.cluster import Cluster
 from tests.topologies.kinds import ALL_BACKENDS
 from tests.topologies.sentinel import SentinelSet
+from tests.topologies.topology import do
 
 OPTIONS = ("--appendonly", "yes", *AS_IT_SHOULD_BE)
 HERE: dict[str, Callable[[Path], Any]] = {"sentinel": lambda folder: SentinelSet(folder, replicas=1, options=OPTIONS)}
@@ -27,6 +29,7 @@ if ALL_BACKENDS in os.environ:
 @pytest.mark.parametrize("kind", HERE)
 async def test_nothing_is_wrong(kind: str, folder: Path) -> None:
     with HERE[kind](folder) as topology:
+        wait_until(lambda: all(do(master, "ROLE")[2] for master in topology.masters()), "replicas follow the masters")
         async with await Store.open(make_settings(redis_url=topology.url)) as store:
             await store.create(NewOperation(id="import-1"))
             found = await examine(topology.url)

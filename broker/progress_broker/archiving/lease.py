@@ -52,7 +52,7 @@ class Lease:
 
     async def _take(self, waits: Callable[[str], None] | None) -> None:
         said = None
-        while (holder := await self._claim()) is not None:
+        while (holder := await self.claim()) is not None:
             if waits is None:
                 raise Conflict(f"{holder} has {self._what} now; one that died has it for {LEASE_S:.0f} s more at most")
             if holder != said:
@@ -64,11 +64,11 @@ class Lease:
         while True:
             await asyncio.sleep(RENEW_S)
             with suppress(StorageUnavailable, StorageFull):  # the next one may take it back, if nobody else has
-                if await self._claim() is not None:
+                if await self.claim() is not None:
                     scope.reschedule(0)
                     return
 
-    async def _claim(self) -> str | None:
+    async def claim(self) -> str | None:
         """Take or renew the lease; return who else has it."""
         holder = await self._call("FOR", str(round(1000 * LEASE_S)))
         if holder == self._name:

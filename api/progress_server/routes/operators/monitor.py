@@ -73,6 +73,7 @@ def _is_below(name: str, logger: str) -> bool:
 
 async def _events(first: Line | None, lines: AsyncGenerator[Line | None]) -> AsyncIterator[dict[str, Any]]:
     async with aclosing(lines):
+        yield {"comment": "lines follow"}  # so that the response begins before there is a line
         if first is not None:
             yield _event(first)
         async for line in lines:
