@@ -10,7 +10,7 @@ import pytest
 from progress_broker.bundle.bundle import Bundle
 from progress_broker.bundle.cursor import LanePosition, parse, write
 from progress_broker.bundle.query import OperationQuery
-from progress_broker.errors import Draining, Ended, Gone, InvalidInput, NotFound
+from progress_broker.errors import Draining, Ended, Gone, InvalidInput, NotFound, StorageUnavailable
 from progress_broker.history.losses import Loss
 from progress_broker.hub import Hub
 from progress_broker.live.feeds.batch import Batch
@@ -142,6 +142,20 @@ async def test_those_named_are_told_from_their_snapshots_to_their_ends_and_then_
         assert [-numbers[0], *numbers[1:]] == list(range(-numbers[0], 13))
     with pytest.raises(Ended):
         await hub.bundles.open(named("a", "b", "c"), Start(client.cursor))
+
+
+async def test_who_was_told_of_ends_that_redis_has_just_lost_is_not_told_that_all_is_over(
+    store: Store, hub: Hub
+) -> None:
+    await create(store, "a")
+    client = await watch(hub, named("a"))
+    await finish(store, "a")
+    await eventually(lambda: client.closed, "it has ended")
+    lane = store.keyspace.lane_of("a")
+    lost = f"{round((await store.now()).timestamp() * 1000) + 60_000}-1000".encode()
+    hub.bundles.watermarks[lane] = lost  # its feed was read up to there, and does not tell yet that Redis forgot that
+    with pytest.raises(StorageUnavailable):
+        await hub.bundles.open(named("a"), Start(write({lane: LanePosition(lost)}).decode()))
 
 
 async def test_every_cursor_resumes_exactly(store: Store, hub: Hub) -> None:

@@ -15,7 +15,7 @@ from progress_broker.bundle.member import BundleMember
 from progress_broker.bundle.placer import MemberPlacer
 from progress_broker.bundle.query import OperationQuery, QueryIndex
 from progress_broker.bundle.search import Search
-from progress_broker.errors import Draining, StorageUnavailable
+from progress_broker.errors import Draining, Ended, StorageUnavailable
 from progress_broker.live.feeds.batch import Batch
 from progress_broker.model.event import CREATED, Event
 from progress_broker.model.index_terms import IndexedOperation, read_terms
@@ -218,7 +218,13 @@ class Bundles:
                 raise Draining("this stream was closed before it started: retry in a moment")
             seen = begin(bundle, found.operations, self._search.lane_of)
             named = [id for id in bundle.query.ids if self._search.lane_of(id) in since]
-            report_missing(bundle, found, named, wait=wait, seen=seen)
+            try:
+                report_missing(bundle, found, named, wait=wait, seen=seen)
+            except Ended:
+                # What was found may be of a Redis that lost the client's position just now, before its feed told so.
+                if await self._search.lost(lane_positions, {}):
+                    raise StorageUnavailable("Redis has just lost events: retry in a moment") from None
+                raise
 
     def _forget(self, bundle: Bundle, reason: str) -> None:
         self._wheel.remove(bundle)

@@ -38,10 +38,10 @@ class Search:
     ) -> dict[int, bytes]:
         """Return the lanes whose feed has lost the client's position, with a position up to which both are the same.
 
-        `watermarks` are our positions in each feed.
+        `watermarks` are our positions in each feed, of which we will be told if they are lost.
         """
         changed_positions = {
-            lane: at.position for lane, at in lane_positions.items() if at.position != watermarks[lane]
+            lane: at.position for lane, at in lane_positions.items() if at.position != watermarks.get(lane)
         }
         before = await event_log.up_to(self._store, changed_positions) if changed_positions else []
         kept = self._store.settings.feed_length
