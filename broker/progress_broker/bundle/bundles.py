@@ -222,7 +222,9 @@ class Bundles:
                 report_missing(bundle, found, named, wait=wait, seen=seen)
             except Ended:
                 # What was found may be of a Redis that lost the client's position just now, before its feed told so.
-                if await self._search.lost(lane_positions, {}):
+                # Positions that were known to be lost are not among those by which ends count as received.
+                received = {number: at for number, at in lane_positions.items() if not (at.partial or at.lost)}
+                if await self._search.lost(received, {}):
                     raise StorageUnavailable("Redis has just lost events: retry in a moment") from None
                 raise
 
