@@ -1,7 +1,9 @@
 """How commands reach the operations: over HTTP, or directly in Redis, at an address or that of the embedded Redis."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from pydantic import SecretStr
 
@@ -10,10 +12,9 @@ from progress_broker.settings import Settings
 from progress_cli.caller import caller
 from progress_client import address
 from progress_client.async_client import AsyncClient
-from progress_client.operators.administration import Administration
-from progress_client.operators.finding import Finder, open_finder
-from progress_client.operators.opening import open_operators
-from progress_client.operators.operators import Operators
+from progress_client.operators.operators import Operators, open_operators
+
+T = TypeVar("T")
 
 PATIENCE_S = 30
 """How long to wait for a server or a Redis that became unavailable, in seconds."""
@@ -22,16 +23,6 @@ PATIENCE_S = 30
 def client(settings: Settings) -> AsyncClient:
     """Return a client for a command that works both ways."""
     return AsyncClient(settings=settings, patience_s=PATIENCE_S)
-
-
-@asynccontextmanager
-async def finder(settings: Settings) -> AsyncIterator[Finder]:
-    """Open what commands that find operations ask: a server, or Redis."""
-    opened = await open_finder(settings)
-    try:
-        yield opened
-    finally:
-        await opened.close()
 
 
 @asynccontextmanager
@@ -44,22 +35,14 @@ async def operators(settings: Settings) -> AsyncIterator[Operators]:
         await opened.close()
 
 
-@asynccontextmanager
-async def administration(settings: Settings) -> AsyncIterator[Administration]:
-    """Return the way to the replicas for an operators' command that works both ways."""
-    opened: Administration
-    if address.server_url(settings) is not None:
-        from progress_client.operators.admin_over_http import AdminOverHttp
+def ask(settings: Settings, question: Callable[[Operators], Awaitable[T]]) -> T:
+    """Return the answer to the one question of an operators' command."""
 
-        opened = AdminOverHttp(settings)
-    else:
-        from progress_client.operators.admin_over_redis import AdminOverRedis
+    async def run() -> T:
+        async with operators(settings) as opened:
+            return await question(opened)
 
-        opened = await AdminOverRedis.open(address.locate(settings), caller())
-    try:
-        yield opened
-    finally:
-        await opened.close()
+    return asyncio.run(run())
 
 
 def locate(settings: Settings) -> Settings:

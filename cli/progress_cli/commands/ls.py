@@ -47,7 +47,9 @@ def ls(
     """
     form = Format.JSONL if as_json else output
     if counts:
-        _print_counts(asyncio.run(_count(settings, query)), form)
+        found = connect.ask(settings, lambda operators: operators.finder.counts(query))
+        warn_if_partial(found.lanes_away)
+        _print_counts(found, form)
         return
     order = sort or (Order.CREATED if all else Order.CHANGED)
     if form is Format.TABLE:
@@ -58,18 +60,18 @@ def ls(
 
 async def _table(settings: Settings, query: Pairs, order: Order, limit: int | None) -> None:
     """Print a table for people, and on standard error whether there are more."""
-    async with connect.finder(settings) as finder:
+    async with connect.operators(settings) as operators:
         most = None if limit is None else limit + 1
-        found = [operation async for operation in _find(finder, query, order, most)]
-        tables.listing(found[:limit], await finder.now())
+        found = [operation async for operation in _find(operators.finder, query, order, most)]
+        tables.listing(found[:limit], await operators.now())
     if limit is not None and len(found) > limit:
         print_info(f"{limit} shown, there are more: use a larger --limit")
 
 
 async def _print(settings: Settings, query: Pairs, order: Order, limit: int | None, form: Format) -> None:
-    async with connect.finder(settings) as finder:
+    async with connect.operators(settings) as operators:
         with Printer(OPERATIONS, form) as printer:
-            async for operation in _find(finder, query, order, limit):
+            async for operation in _find(operators.finder, query, order, limit):
                 printer.add(operation)
 
 
@@ -86,13 +88,6 @@ async def _find(finder: Finder, query: Pairs, order: Order, limit: int | None) -
         cursor, left = page.next_cursor, None if left is None else left - len(page.operations)
         if cursor is None:
             return
-
-
-async def _count(settings: Settings, query: Pairs) -> Counts:
-    async with connect.finder(settings) as finder:
-        found = await finder.counts(query)
-    warn_if_partial(found.lanes_away)
-    return found
 
 
 def _print_counts(found: Counts, form: Format) -> None:

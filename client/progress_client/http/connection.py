@@ -8,6 +8,8 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, NamedTuple, Self
 
@@ -193,11 +195,20 @@ class AsyncConnection:
         self._requests = _Requests(settings)
         with proxies_checked():
             self._client = httpx.AsyncClient(**self._requests.options)
+        self._date = ""
 
     @property
     def url(self) -> str:
         """The server's URL."""
         return self._requests.url
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The time of the server's last answer; None if it told none."""
+        try:
+            return parsedate_to_datetime(self._date).astimezone(UTC)
+        except ValueError:
+            return None
 
     async def request(
         self,
@@ -215,10 +226,13 @@ class AsyncConnection:
             request = self._requests.build(self._client, method, path, query, body, headers, timeout_s)
             try:
                 with unlogged():
-                    return self._requests.answer(await self._client.send(request))
+                    answer = self._requests.answer(await self._client.send(request))
             except httpx.HTTPError as error:
                 if not (left and isinstance(error, _CUT)):
                     raise failure(self.url, error) from None
+            else:
+                self._date = answer.headers.get("date", "")
+                return answer
         raise AssertionError("unreachable")
 
     @asynccontextmanager

@@ -13,7 +13,6 @@ from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
-from progress_broker.settings import Settings
 from progress_client.http.connection import Answer, AsyncConnection, Query
 from progress_client.http.problems import read_answer
 from progress_client.over_http.event_stream import EventStreamReader
@@ -28,8 +27,8 @@ M = TypeVar("M", bound=BaseModel)
 class AdminOverHttp:
     """Asks a server."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._connection = AsyncConnection(settings)
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def replicas(self) -> Replicas:
         """Return the replicas that are present."""
@@ -95,10 +94,6 @@ class AdminOverHttp:
                 for message in reader.feed(chunk):
                     if message.type == "log":
                         yield orjson.loads(message.data)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._connection.aclose()
 
     async def _ask(self, method: str, path: str, query: Query = ()) -> Answer:
         return await self._connection.request(method, ADMIN + path, query=query, repeatable=True)

@@ -1,7 +1,7 @@
 """What operators ask of the replicas, in Redis itself. What they change is in the audit, too."""
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Self
+from typing import Any
 
 from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, read_audit, record_once
 from progress_broker.errors import NotFound, SetupError
@@ -12,7 +12,6 @@ from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
-from progress_broker.settings import Settings
 
 
 class AdminOverRedis:
@@ -20,11 +19,6 @@ class AdminOverRedis:
 
     def __init__(self, store: Store, by: str) -> None:
         self._store, self._by = store, by
-
-    @classmethod
-    async def open(cls, settings: Settings, by: str) -> Self:
-        """Connect; raise `SetupError` if this Redis can't be used, `StorageUnavailable` if it may be later."""
-        return cls(await Store.reach(settings), by)
 
     async def replicas(self) -> Replicas:
         """Return the replicas that are present."""
@@ -88,10 +82,6 @@ class AdminOverRedis:
         """Raise `SetupError`: in Redis there is no log."""
         raise SetupError("a server has the log, and Redis has none: set PROGRESS_URL, or use --url")
         yield {}
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._store.close()
 
     async def _record(self, action: str, target: str, detail: str = "") -> None:
         await record_once(self._store, AuditEntry(self._by, "redis", action, target, detail=detail))

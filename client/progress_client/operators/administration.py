@@ -52,6 +52,3 @@ class Administration(Protocol):
 
     def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the lines of a server's log, as they are written. Raises `SetupError` without a server."""
-
-    async def close(self) -> None:
-        """Close the connections."""

@@ -1,8 +1,5 @@
 """Finds operations at a server."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -12,8 +9,7 @@ from progress_broker.queries.choice import Order
 from progress_broker.queries.counts import Counts
 from progress_broker.queries.fields import Pairs
 from progress_broker.queries.page import Page
-from progress_broker.settings import Settings
-from progress_client.http.connection import AsyncConnection
+from progress_client.http.connection import AsyncConnection, Query
 from progress_client.http.problems import read_answer
 
 M = TypeVar("M", bound=BaseModel)
@@ -36,9 +32,8 @@ class _Counted(BaseModel):
 class FinderOverHttp:
     """Asks a server."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._connection = AsyncConnection(settings)
-        self._clock = ""
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def page(self, query: Pairs, *, order: Order, limit: int, cursor: str | None) -> Page:
         """Return a page."""
@@ -51,18 +46,6 @@ class FinderOverHttp:
         found = await self._get(f"{OPERATIONS}/counts", query, _Counted)
         return Counts(found.counts, found.approximate, found.lanes_away)
 
-    async def now(self) -> datetime:
-        """Return the time of the server's last answer."""
-        try:
-            return parsedate_to_datetime(self._clock).astimezone(UTC)
-        except ValueError:
-            return datetime.now(UTC)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._connection.aclose()
-
-    async def _get(self, path: str, query: Sequence[tuple[str, str]], model: type[M]) -> M:
+    async def _get(self, path: str, query: Query, model: type[M]) -> M:
         answer = await self._connection.request("GET", path, query=query, repeatable=True)
-        self._clock = answer.headers.get("date", "")
         return read_answer(self._connection.url, answer.body, model.model_validate)

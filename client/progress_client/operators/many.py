@@ -1,7 +1,7 @@
 """Acts on many operations, through a server or in Redis itself."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 from progress_broker.access.audit import AuditEntry, record_once
 from progress_broker.bulk import selection, verbs
@@ -11,8 +11,6 @@ from progress_broker.model.operation import NewSignal
 from progress_broker.operations.retention import Keep
 from progress_broker.operations.store import Store
 from progress_broker.queries.fields import Pairs
-from progress_broker.settings import Settings
-from progress_client.address import locate, server_url
 from progress_client.operators.finding import FinderOverRedis
 
 
@@ -40,21 +38,13 @@ class Many(Protocol):
     async def record(self, verb: Verb, target: str, detail: str) -> None:
         """Record in the audit what was done, unless each single call is there."""
 
-    async def close(self) -> None:
-        """Close the connections."""
-
 
 class ManyOverRedis(FinderOverRedis):
     """Acts in Redis. `by` is who does."""
 
-    def __init__(self, store: Store, by: str = "") -> None:
+    def __init__(self, store: Store, by: str) -> None:
         super().__init__(store)
         self._by = by
-
-    @classmethod
-    async def reach(cls, settings: Settings, by: str) -> Self:
-        """Connect as `open` does."""
-        return cls(await Store.reach(settings), by)
 
     def cancel(self, *, reason: str | None, force: bool) -> Verb:
         """Return what asks workers to stop."""
@@ -85,12 +75,3 @@ class ManyOverRedis(FinderOverRedis):
     async def record(self, verb: Verb, target: str, detail: str) -> None:
         """Record in the audit what was done."""
         await record_once(self._store, AuditEntry(self._by, "redis", verb.name, target, detail=detail))
-
-
-async def open_many(settings: Settings, by: str) -> Many:
-    """Connect to the server or to the Redis of the settings; raise `SetupError` or `StorageUnavailable`."""
-    if server_url(settings) is not None:
-        from progress_client.operators.many_over_http import ManyOverHttp  # it needs the extra `http`
-
-        return ManyOverHttp(settings, by)
-    return await ManyOverRedis.reach(locate(settings), by)

@@ -13,8 +13,7 @@ from progress_broker.operations.retention import PINNED, Keep
 from progress_broker.queries.choice import Order
 from progress_broker.queries.fields import Pairs, read_filters
 from progress_broker.queries.filters import UNFINISHED
-from progress_broker.settings import Settings
-from progress_client.http.connection import Answer
+from progress_client.http.connection import Answer, AsyncConnection
 from progress_client.operators.finding_over_http import OPERATIONS, FinderOverHttp
 
 _PAGE = 200
@@ -24,8 +23,8 @@ _ACCEPTED = 202
 class ManyOverHttp(FinderOverHttp):
     """Asks a server. `by` is who does, for a server that does not know its callers."""
 
-    def __init__(self, settings: Settings, by: str) -> None:
-        super().__init__(settings)
+    def __init__(self, connection: AsyncConnection, by: str) -> None:
+        super().__init__(connection)
         self._by = by
 
     def cancel(self, *, reason: str | None, force: bool) -> Verb:

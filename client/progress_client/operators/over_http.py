@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -17,6 +16,9 @@ from progress_broker.transfer.files.reader import DamagedExport
 from progress_broker.transfer.files.writer import ExportWriter
 from progress_broker.transfer.format import ExportHead
 from progress_client.http.connection import AsyncConnection
+from progress_client.operators.admin_over_http import AdminOverHttp
+from progress_client.operators.finding_over_http import FinderOverHttp
+from progress_client.operators.many_over_http import ManyOverHttp
 
 SILENCE_S = 60.0
 """How long an export may be silent. Servers send a line every 15 s."""
@@ -28,18 +30,31 @@ _LINES = {"Content-Type": "application/x-ndjson"}
 
 
 class OverHttp:
-    """Asks a server."""
+    """Asks a server. `by` is who does, for a server that does not know its callers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._connection = AsyncConnection(settings)
+    def __init__(self, settings: Settings, by: str) -> None:
+        self._connection, self._by = AsyncConnection(settings), by
 
     async def now(self) -> datetime:
-        """Return the time of the server."""
-        answer = await self._connection.request("GET", "/livez", repeatable=True)
-        try:
-            return parsedate_to_datetime(answer.headers.get("date", "")).astimezone(UTC)
-        except ValueError:
-            return datetime.now(UTC)
+        """Return the time of the server's last answer. Without one yet, the server is asked."""
+        if self._connection.server_time is None:
+            await self._connection.request("GET", "/livez", repeatable=True)
+        return self._connection.server_time or datetime.now(UTC)
+
+    @property
+    def finder(self) -> FinderOverHttp:
+        """What finds operations."""
+        return FinderOverHttp(self._connection)
+
+    @property
+    def many(self) -> ManyOverHttp:
+        """What acts on many operations."""
+        return ManyOverHttp(self._connection, self._by)
+
+    @property
+    def admin(self) -> AdminOverHttp:
+        """What shows and changes what replicas do."""
+        return AdminOverHttp(self._connection)
 
     def source(self, filters: Filters) -> "HttpSource":
         """Return the operations that match."""

@@ -12,6 +12,9 @@ from progress_broker.settings import Settings
 from progress_broker.transfer.endpoints import ImportOptions, OperationSource, Outcome, described
 from progress_broker.transfer.redis.source import RedisSource
 from progress_broker.transfer.redis.target import RedisTarget
+from progress_client.operators.admin_over_redis import AdminOverRedis
+from progress_client.operators.finding import FinderOverRedis
+from progress_client.operators.many import ManyOverRedis
 
 
 class OverRedis:
@@ -28,6 +31,21 @@ class OverRedis:
     async def now(self) -> datetime:
         """Return the time by Redis' clock."""
         return await self._store.now()
+
+    @property
+    def finder(self) -> FinderOverRedis:
+        """What finds operations."""
+        return FinderOverRedis(self._store)
+
+    @property
+    def many(self) -> ManyOverRedis:
+        """What acts on many operations."""
+        return ManyOverRedis(self._store, self._by)
+
+    @property
+    def admin(self) -> AdminOverRedis:
+        """What shows and changes what replicas do."""
+        return AdminOverRedis(self._store, self._by)
 
     def source(self, filters: Filters) -> RedisSource:
         """Return the operations that match."""

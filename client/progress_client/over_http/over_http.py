@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, TypeVar
 
@@ -44,7 +43,6 @@ class OverHttp:
     def __init__(self, settings: Settings) -> None:
         self._connection = AsyncConnection(settings)
         self._producer, self._seq = f"client-{secrets.token_hex(8)}", count(1)
-        self._clock: str | None = None
 
     async def get(self, operation: str, *, list_children: bool = False) -> Operation:
         """Return an operation, on request with its first children."""
@@ -81,10 +79,7 @@ class OverHttp:
 
     async def now(self) -> datetime:
         """Return the time of the server's last answer."""
-        try:
-            return parsedate_to_datetime(self._clock or "").astimezone(UTC)
-        except ValueError:
-            return datetime.now(UTC)
+        return self._connection.server_time or datetime.now(UTC)
 
     async def follow(
         self, operation: str, start: Start, types: frozenset[str] | None
@@ -149,9 +144,7 @@ class OverHttp:
         return read_answer(self._connection.url, answer.body, model.model_validate)
 
     async def _ask(self, method: str, path: str, *, repeatable: bool = True, **request: Any) -> Answer:
-        answer = await self._connection.request(method, path, repeatable=repeatable, **request)
-        self._clock = answer.headers.get("date")
-        return answer
+        return await self._connection.request(method, path, repeatable=repeatable, **request)
 
     def _numbered(self, entry: NewEvent) -> bytes:
         """Return an event as it is sent: with a number, so that it is stored once if it is sent twice."""

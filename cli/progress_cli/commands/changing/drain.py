@@ -1,11 +1,9 @@
 """`drain`: have a replica send its clients to the others."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
-from progress_broker.replicas.changes import Drained
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.options import READER, with_settings
@@ -20,9 +18,5 @@ def drain(
 ) -> None:
     """Have a replica send all its clients to the others. It takes no new ones until it is started again."""
 
-    async def ask() -> Drained:
-        async with connect.administration(settings) as administration:
-            return await administration.drain(replica, force=force)
-
-    drained = asyncio.run(ask())
+    drained = connect.ask(settings, lambda operators: operators.admin.drain(replica, force=force))
     typer.echo(f"replica {drained.replica} sends away its clients, with {format.counted(drained.streams, 'stream')}")

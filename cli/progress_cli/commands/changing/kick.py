@@ -36,10 +36,10 @@ def kick(
 async def _run(settings: Settings, connections: list[str], *, for_good: bool) -> BrokerError | None:
     """End each, print what came of it, and return the last error."""
     failed = None
-    async with connect.administration(settings) as administration:
+    async with connect.operators(settings) as operators:
         for connection in connections:
             try:
-                typer.echo(_described(await administration.kick(connection, for_good=for_good)))
+                typer.echo(_described(await operators.admin.kick(connection, for_good=for_good)))
             except BrokerError as error:
                 print_error(error.detail)
                 failed = error

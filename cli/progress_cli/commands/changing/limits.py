@@ -1,6 +1,5 @@
 """`limits set`, `limits ls` and `limits rm`: limits of single principals."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -52,24 +51,16 @@ def set_limits(
     """
     new = validated(NewLimits, {"requests_per_s": requests, "sent_bytes_per_s": sent, "streams": streams})
 
-    async def ask() -> PrincipalLimits:
-        async with connect.administration(settings) as administration:
-            return await administration.set_limits(principal, new)
-
-    typer.echo(f"{format.plain(asyncio.run(ask()).principal)} is limited: {new.described()}")
+    limits = connect.ask(settings, lambda operators: operators.admin.set_limits(principal, new))
+    typer.echo(f"{format.plain(limits.principal)} is limited: {new.described()}")
 
 
 @with_settings(*READER)
 def list_limits(settings: Settings, output: Output = Format.TABLE) -> None:
     """List the principals with limits of their own."""
 
-    async def ask() -> list[PrincipalLimits]:
-        async with connect.administration(settings) as administration:
-            return await administration.limits()
-
-    found = asyncio.run(ask())
     with Printer(SHAPE, output) as printer:
-        for limits in found:
+        for limits in connect.ask(settings, lambda operators: operators.admin.limits()):
             printer.add(limits)
 
 
@@ -77,9 +68,5 @@ def list_limits(settings: Settings, output: Output = Format.TABLE) -> None:
 def remove_limits(settings: Settings, principal: Principal) -> None:
     """Have the limits of the settings apply to a principal again."""
 
-    async def ask() -> None:
-        async with connect.administration(settings) as administration:
-            await administration.remove_limits(principal)
-
-    asyncio.run(ask())
+    connect.ask(settings, lambda operators: operators.admin.remove_limits(principal))
     typer.echo(f"{format.plain(principal)} has the limits of all principals again")

@@ -1,10 +1,8 @@
 """`reload`: have all replicas read their settings again."""
 
-import asyncio
-
 import typer
 
-from progress_broker.replicas.changes import Reloads, ReplicaReload
+from progress_broker.replicas.changes import ReplicaReload
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, STORAGE, print_error
@@ -18,11 +16,7 @@ def reload(settings: Settings) -> None:
     Each replica takes all that is new, or nothing if it can't use some of it. SIGHUP does the same at one server.
     """
 
-    async def ask() -> Reloads:
-        async with connect.administration(settings) as administration:
-            return await administration.reload()
-
-    report = asyncio.run(ask())
+    report = connect.ask(settings, lambda operators: operators.admin.reload())
     for replica in report.replicas:
         if replica.error is None:
             typer.echo(_described(replica))

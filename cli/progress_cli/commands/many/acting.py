@@ -16,10 +16,10 @@ from progress_broker.model.operation import is_id
 from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_broker.storage.lanes import shown
-from progress_cli.caller import caller
+from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, STORAGE, exit_code, print_error, print_info
 from progress_cli.output import format
-from progress_client.operators.many import Many, open_many
+from progress_client.operators.many import Many
 
 PIPE = "-"
 RPS = 200.0
@@ -80,8 +80,8 @@ async def _run(
     verb_of: Callable[[Many], Verb],
     done: str,
 ) -> int:
-    many = await open_many(settings, caller())
-    try:
+    async with connect.operators(settings) as operators:
+        many = operators.many
         verb = verb_of(many)
         selection = Selection(len(ids), ids[:SAMPLES], ()) if ids else await many.select(verb, query, options.most)
         _look(selection, options, done)
@@ -91,8 +91,6 @@ async def _run(
         groups = _groups(ids) if ids else many.found(verb, query, away)
         async with aclosing(groups):
             report = await _carry_out(many, verb, groups, query, options)
-    finally:
-        await many.close()
     _tell(report, done)
     if report.failed:
         codes = {exit_code(failure.error) for failure in report.failures}

@@ -81,9 +81,9 @@ async def _but_newest(settings: Settings, query: Pairs, keep: int, per: Per | No
     older: list[str] = []
     seen: Counter[str | None] = Counter()
     cursor = None
-    async with connect.finder(settings) as finder:
+    async with connect.operators(settings) as operators:
         while True:
-            page = await finder.page(query, order=Order.ENDED, limit=_PAGE, cursor=cursor)
+            page = await operators.finder.page(query, order=Order.ENDED, limit=_PAGE, cursor=cursor)
             if page.lanes_away:  # the newest may be there
                 raise StorageUnavailable(f"nothing was done: {shown(page.lanes_away)} can't be reached now")
             for operation in page.operations:

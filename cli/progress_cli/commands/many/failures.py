@@ -74,9 +74,9 @@ def failures(
 async def _groups(settings: Settings, query: Pairs, by: By) -> tuple[list[Group], datetime]:
     groups: dict[str, Group] = {}
     cursor, told = None, False
-    async with connect.finder(settings) as finder:
+    async with connect.operators(settings) as operators:
         while True:
-            page = await finder.page(query, order=Order.ENDED, limit=_PAGE, cursor=cursor)
+            page = await operators.finder.page(query, order=Order.ENDED, limit=_PAGE, cursor=cursor)
             for operation in page.operations:
                 value = _OF[by](operation)
                 group = groups.setdefault("" if value is None else str(value), Group(str(value or ""), 0, operation))
@@ -86,7 +86,7 @@ async def _groups(settings: Settings, query: Pairs, by: By) -> tuple[list[Group]
                 told = True
             cursor = page.next_cursor
             if cursor is None:
-                return list(groups.values()), await finder.now()
+                return list(groups.values()), await operators.now()
 
 
 def _shape(by: By, now: datetime) -> Shape[Group]:

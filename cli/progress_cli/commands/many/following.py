@@ -61,17 +61,17 @@ async def follow_many(
     settings: Settings, ids: tuple[str, ...], query: Pairs, shown: Shown, *, on: bool, most: int, after: str | None
 ) -> int:
     """Follow operations to their ends, and with `on` also those that come; return the exit code."""
-    async with connect.finder(settings) as finder, connect.client(settings) as client:
+    async with connect.operators(settings) as operators, connect.client(settings) as client:
         following = _Following(client, shown, most, after)
         try:
             if ids:
                 following.add(ids)
             else:
-                following.add([id async for id in _found(finder, query, most)])
+                following.add([id async for id in _found(operators.finder, query, most)])
                 while on:
                     await asyncio.sleep(LOOK_S)
                     following.check()
-                    following.add([id async for id in _found(finder, query, most)])
+                    following.add([id async for id in _found(operators.finder, query, most)])
             if not following.tasks:
                 print_info("no operation matches: with --follow, those that come are shown")
             return await following.ended()

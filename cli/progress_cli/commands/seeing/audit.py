@@ -63,10 +63,10 @@ def audit(
 async def _print(settings: Settings, wanted: AuditFilter, limit: int, output: Format) -> bool:
     """Print the entries; return whether there are more."""
     left, cursor = limit, None
-    async with connect.administration(settings) as administration:
+    async with connect.operators(settings) as operators:
         with Printer(SHAPE, output) as printer:
             while True:
-                page = await administration.audit(wanted, limit=min(left, _PAGE), cursor=cursor)
+                page = await operators.admin.audit(wanted, limit=min(left, _PAGE), cursor=cursor)
                 for record in page.entries:
                     printer.add(record)
                 left, cursor = left - len(page.entries), page.next_cursor

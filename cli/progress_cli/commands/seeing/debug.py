@@ -16,7 +16,7 @@ from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
-from progress_client.operators.administration import Administration
+from progress_client.operators.operators import Operators
 
 _SAMPLE = 1_000
 _ENTRIES = 500
@@ -44,8 +44,8 @@ def debug(
 
 async def _collect(settings: Settings, folder: Path) -> None:
     _write(folder / "settings.json", {name: _shown(value) for name, value in settings})
-    async with connect.administration(settings) as administration:
-        for name, read in _parts(administration).items():
+    async with connect.operators(settings) as operators:
+        for name, read in _parts(operators).items():
             try:
                 found: Any = await read()
             except BrokerError as error:
@@ -54,14 +54,14 @@ async def _collect(settings: Settings, folder: Path) -> None:
             _write(folder / f"{name}.json", found.model_dump(mode="json") if isinstance(found, BaseModel) else found)
 
 
-def _parts(administration: Administration) -> dict[str, Callable[[], Awaitable[Any]]]:
+def _parts(operators: Operators) -> dict[str, Callable[[], Awaitable[Any]]]:
     return {
-        "replicas": administration.replicas,
-        "stats": administration.stats,
-        "workers": administration.workers,
-        "storage": lambda: administration.storage(_SAMPLE),
-        "streams": lambda: administration.streams(StreamFilter(), limit=MOST, cursor=None),
-        "audit": lambda: administration.audit(AuditFilter(), limit=_ENTRIES, cursor=None),
+        "replicas": operators.admin.replicas,
+        "stats": operators.admin.stats,
+        "workers": operators.admin.workers,
+        "storage": lambda: operators.admin.storage(_SAMPLE),
+        "streams": lambda: operators.admin.streams(StreamFilter(), limit=MOST, cursor=None),
+        "audit": lambda: operators.admin.audit(AuditFilter(), limit=_ENTRIES, cursor=None),
     }
 
 

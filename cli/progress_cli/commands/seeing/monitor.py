@@ -36,7 +36,7 @@ def monitor(
 
 async def _follow(settings: Settings, query: dict[str, str], count: int, *, as_json: bool) -> None:
     printed, given = 0, {name: value for name, value in query.items() if value}
-    async with connect.administration(settings) as administration, aclosing(administration.monitor(given)) as lines:
+    async with connect.operators(settings) as operators, aclosing(operators.admin.monitor(given)) as lines:
         async for line in lines:
             typer.echo(orjson.dumps(line).decode() if as_json else _shown(line))
             printed += 1

@@ -1,9 +1,8 @@
 """`replicas`: list the replicas that are present."""
 
-import asyncio
 from typing import Any
 
-from progress_broker.replicas.presence import Replicas, ReplicaState
+from progress_broker.replicas.presence import ReplicaState
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
@@ -47,11 +46,7 @@ SHAPE = Shape[ReplicaState](
 def replicas(settings: Settings, output: Output = Format.TABLE) -> None:
     """List the replicas that are present: where they are, whether they are ready, and how many streams they have."""
 
-    async def ask() -> Replicas:
-        async with connect.administration(settings) as administration:
-            return await administration.replicas()
-
-    found = asyncio.run(ask())
+    found = connect.ask(settings, lambda operators: operators.admin.replicas())
     with Printer(SHAPE, output) as printer:
         for state in found.replicas:
             printer.add(state)

@@ -48,15 +48,10 @@ SHAPE = Shape[Stats](
 )
 
 
-async def _read(settings: Settings) -> Stats:
-    async with connect.administration(settings) as administration:
-        return await administration.stats()
-
-
 @with_settings(*READER)
 def stats(settings: Settings, output: Output = Format.TABLE) -> None:
     """Show figures of the whole installation: operations by status, events per second, streams, memory."""
-    found = asyncio.run(_read(settings))
+    found = connect.ask(settings, lambda operators: operators.admin.stats())
     with Printer(SHAPE, output) as printer:
         printer.add(found)
 
@@ -73,9 +68,9 @@ def top(
 
 async def _watch(settings: Settings, interval_s: float, count: int) -> None:
     looked = 0
-    async with connect.administration(settings) as administration:
+    async with connect.operators(settings) as operators:
         while True:
-            found, replicas = await administration.stats(), (await administration.replicas()).replicas
+            found, replicas = await operators.admin.stats(), (await operators.admin.replicas()).replicas
             lines = [[column.title for column in SHAPE.columns], [c.shown(c.value(found)) for c in SHAPE.columns]]
             rows = [["REPLICA", "HOST", "STATE", "STREAMS", "LAG"]]
             for it in replicas:

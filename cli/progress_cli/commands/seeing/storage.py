@@ -1,11 +1,10 @@
 """`storage`: show what takes room in Redis."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
-from progress_broker.replicas.figures import MOST_LOOKED, Share, Storage
+from progress_broker.replicas.figures import MOST_LOOKED, Share
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
@@ -39,11 +38,7 @@ def storage(
     With `-o json` it is what was looked at; a program can scale it up by `operations`.
     """
 
-    async def ask() -> Storage:
-        async with connect.administration(settings) as administration:
-            return await administration.storage(sample)
-
-    found = asyncio.run(ask())
+    found = connect.ask(settings, lambda operators: operators.admin.storage(sample))
     with Printer(SHAPE, output) as printer:
         for share in found.shares:
             printer.add(share)

@@ -67,10 +67,10 @@ def streams(
 
 async def _all(settings: Settings, wanted: StreamFilter, page: int, silent: set[str]) -> AsyncIterator[OpenStream]:
     """Yield the streams page by page, and add the replicas that did not answer to `silent`."""
-    async with connect.administration(settings) as administration:
+    async with connect.operators(settings) as operators:
         cursor: str | None = None
         while True:
-            found = await administration.streams(wanted, limit=page, cursor=cursor)
+            found = await operators.admin.streams(wanted, limit=page, cursor=cursor)
             silent.update(found.silent)
             for stream in found.streams:
                 yield stream

@@ -1,8 +1,6 @@
 """`workers`: list the workers of operations that have not ended."""
 
-import asyncio
-
-from progress_broker.replicas.figures import Workers, WorkerState
+from progress_broker.replicas.figures import WorkerState
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
@@ -34,11 +32,7 @@ SHAPE = Shape[WorkerState](
 def workers(settings: Settings, output: Output = Format.TABLE) -> None:
     """List the workers of operations that have not ended, those with the longest silence first."""
 
-    async def ask() -> Workers:
-        async with connect.administration(settings) as administration:
-            return await administration.workers()
-
-    found = asyncio.run(ask())
+    found = connect.ask(settings, lambda operators: operators.admin.workers())
     with Printer(SHAPE, output) as printer:
         for worker in found.workers:
             printer.add(worker)
