@@ -18,6 +18,7 @@ from progress_broker.transfer.files.reader import ExportReader
 from progress_broker.transfer.format import ExportedEvent, ExportedOperation
 from progress_broker.transfer.redis.source import RedisSource, read_one
 from tests.transfer.exports import ALL, export, parts_of
+from tests.transfer.fleet import publish
 
 END = NewEvent("end", b'{"status":"succeeded"}', "succeeded")
 
@@ -32,16 +33,6 @@ def by_operation(parts: list[Any]) -> dict[str, tuple[ExportedOperation, list[Ex
         elif isinstance(part, list):
             found[last][1].extend(part)
     return found
-
-
-def told(n: int) -> list[NewEvent]:
-    progress = NewEvent("progress", b'{"current":%d}' % n, "", "worker", 2 * n)
-    return [progress, NewEvent("log", b'{"message": "line %d"}' % n, "", "worker", 2 * n + 1)]
-
-
-async def publish(store: Store, id: str, *numbers: int) -> None:
-    for at in range(0, len(numbers), 200):
-        await store.publish(id, [event for n in numbers[at : at + 200] for event in told(n)])
 
 
 async def test_all_that_is_kept_is_exported_in_the_order_of_its_numbers(store: Store) -> None:
