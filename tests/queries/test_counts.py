@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from progress_broker.model.operation import Status
 from progress_broker.operations.store import Store
 from progress_broker.queries.counts import count
-from progress_broker.queries.filters import Filters
+from progress_broker.queries.filters import Filters, Span
 from tests.broker.costs import measured
 from tests.broker.test_costs import many_running
 from tests.keyspace import flush_all
@@ -27,6 +27,7 @@ async def test_counts_are_what_matches(store: Store) -> None:
         else:
             assert found.statuses == matching
 
+    await check(Filters(ended=Span(0), statuses=frozenset({Status.PENDING})))
     await holds(check, filters(operations), examples=80)
     await holds(check, st.builds(Filters, statuses=st.frozensets(st.sampled_from(Status))), examples=10)
 

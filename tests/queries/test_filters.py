@@ -119,6 +119,8 @@ def test_an_end_is_looked_up_by_the_statuses_that_have_one() -> None:
     assert ended.groups() == [[("status", status) for status in ("cancelled", "failed", "succeeded")]]
     both = Filters(ended=Span(MS), statuses=frozenset({Status.FAILED, Status.RUNNING}))
     assert both.groups() == [[("status", "failed")]]
+    neither = Filters(ended=Span(MS), statuses=frozenset({Status.PENDING, Status.RUNNING}))
+    assert neither.groups() == [[]]
 
 
 def test_a_caller_that_may_read_everything_needs_no_check() -> None:

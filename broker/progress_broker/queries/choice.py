@@ -118,7 +118,7 @@ def _listed(filters: Filters) -> Span:
     if filters.changed.since is not None:
         since = max(since or 0, filters.changed.since - _LISTED_LATE_MS)
     ends = [ms for ms in (until, filters.changed.until) if ms is not None]
-    if not (ends and filters.listed_statuses() and filters.listed_statuses() <= TERMINAL):
+    if not (ends and filters.possible_statuses() <= TERMINAL):
         return Span(since)
     return Span(since, min(ends))
 

@@ -101,21 +101,26 @@ class Filters:
         return grants.allows(Action.READ, attributes) and grants.allows(self.action, attributes)
 
     def groups(self) -> list[Group]:
-        """Return the groups of indexes that list what matches: every match is in at least one index of each group."""
-        statuses = self.listed_statuses()
+        """Return the groups of indexes that list what matches: every match is in at least one index of each group.
+
+        If a group is empty, nothing can match.
+        """
+        statuses = sorted(self.possible_statuses())
         any_of: tuple[Group, ...] = (
             [("id", id) for id in self.ids],
             [("parent", self.parent)] if self.parent is not None else [],
             [("owner", owner) for owner in self.owners],
             [("kind", kind) for kind in self.kinds],
-            [("status", status.value) for status in sorted(statuses)],
         )
         all_of = [*(("tag", tag) for tag in self.tags), *((FIELD, pair) for pair in self.metadata)]
-        return [*filter(None, any_of), *([key] for key in all_of)]
+        # Its group may be empty: what ended is never running.
+        of_statuses = [[("status", status.value) for status in statuses]] if len(statuses) < len(Status) else []
+        return [*filter(None, any_of), *of_statuses, *([key] for key in all_of)]
 
-    def listed_statuses(self) -> frozenset[Status]:
-        """Return the statuses that what matches may have; none if that may be any."""
-        return self.statuses if self.ended == ALWAYS else self.statuses & TERMINAL or TERMINAL
+    def possible_statuses(self) -> frozenset[Status]:
+        """Return the statuses that what matches may have."""
+        statuses = self.statuses or frozenset(Status)
+        return statuses if self.ended == ALWAYS else statuses & TERMINAL
 
     def only_ended(self) -> Self:
         """Return these filters for operations that have ended; raise `InvalidInput` if they name another status."""
