@@ -86,7 +86,7 @@ class Hub:
             self.wheel,
             self.streams,
             self._policy,
-            lambda lane: self._feed_of[lane].connected,
+            lambda lane: self._feed_of[lane].up_to_date,
         )
         self.signal_waits = SignalWaits()
         self._started = asyncio.Event()
@@ -243,6 +243,7 @@ class Hub:
                 failed += 1
             else:
                 failed = 0
+                feed.delivered()
                 self.bundles.feed_advanced(feed.positions, batch)
                 feed.tried.set()
                 self._started.set()

@@ -158,6 +158,25 @@ async def test_who_was_told_of_ends_that_redis_has_just_lost_is_not_told_that_al
         await hub.bundles.open(named("a"), Start(write({lane: LanePosition(lost)}).decode()))
 
 
+async def test_of_a_lane_whose_feed_is_not_up_to_date_nothing_is_told(store: Store, hub: Hub) -> None:
+    """Redis may have restarted with less than it had: then what members read of it does not go with what was told."""
+    await create(store, "a")
+    client = await watch(hub, named("a"))
+    await told(client, "a", 1)
+    feed, lane = hub.bundles.is_up_to_date, store.keyspace.lane_of("a")
+    hub.bundles.is_up_to_date = lambda _: False
+    with pytest.raises(StorageUnavailable):
+        await hub.bundles.open(named("a"), Start(client.cursor))
+    await publish(store, "a", 3)
+    last = (await store.get("a")).position.encode()
+    await eventually(lambda: order(hub.bundles.watermarks[lane]) >= order(last), "the feed has come there")
+    assert client.numbers("a") == [-1]
+    hub.bundles.is_up_to_date = feed
+    await publish(store, "a")
+    await told(client, "a", 5)
+    assert client.numbers("a") == [-1, 2, 3, 4, 5]
+
+
 async def test_every_cursor_resumes_exactly(store: Store, hub: Hub) -> None:
     names = [f"op-{i}" for i in range(6)]
     await create(store, *names)

@@ -354,6 +354,9 @@ async def test_what_was_read_of_another_server_counts_no_more_after_it_was_lost(
             await redis.xadd(feed, NOTE, id=at)
         reader.connected = False
         assert (await anext(batches)).lost[1].shared == kept.encode()
+        assert not reader.up_to_date
+        reader.delivered()
+        assert reader.up_to_date
         await redis.xadd(feed, NOTE, id="9-0")
         while reader.positions[feed.encode()] != b"9-0":
             await anext(batches)

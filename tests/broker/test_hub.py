@@ -532,6 +532,8 @@ async def test_a_resync_that_fails_is_not_tried_again_at_once(store: Store, monk
             for lanes in ((0,), (0,), (0,), (), (0,)):
                 yield Batch([], lanes)
 
+        def delivered(self) -> None: ...
+
     async def fail(lanes: set[int]) -> None:
         raise errors.StorageUnavailable("away")
 

@@ -228,6 +228,9 @@ class World:
 
     def mark_dirty(self, bundle: Bundle) -> None: ...
 
+    def is_up_to_date(self, lane: int) -> bool:
+        return True
+
     def forget(self, bundle: Bundle, reason: str) -> None: ...
 
     def place(self, bundle: Bundle, member: BundleMember, after: bytes | None, reset: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -44,7 +45,7 @@ class Client:
     async def follow(self) -> None:
         """Connect and be cut off, until the writers stop."""
         while not self._run.stop.is_set():
-            connection = await self._connect(self._random)
+            connection = await self._connect_once_possible(self._random)
             if connection is None:
                 await asyncio.sleep(0.02)
             else:
@@ -52,10 +53,12 @@ class Client:
 
     async def settle(self) -> None:
         """Come back until all is told to have ended that has."""
-        connection = await self._connect(None)
-        if connection is not None:
-            await eventually(lambda: not self._running(), f"{self.account.name} is told all ends: {self._running()}")
+        while (connection := await self._connect_once_possible(None)) is not None:
+            over = partial(lambda it: it.over or not self._running(), connection)
+            await eventually(over, f"{self.account.name} is told all ends: {self._running()}")
             connection.leave()
+            if not self._running():
+                break
         for operation, known in self.account.known.items():
             life = self._run.published.lives.get((operation, known.title))
             if life is not None and not life.deleted:
@@ -64,7 +67,15 @@ class Client:
     def _running(self) -> list[str]:
         return [operation for operation, known in self.account.known.items() if known.running]
 
+    async def _connect_once_possible(self, random: Random | None) -> Connection | None:
+        while True:
+            try:
+                return await self._connect(random)
+            except StorageUnavailable:
+                await asyncio.sleep(0.02)
+
     async def _connect(self, random: Random | None) -> Connection | None:
+        """Return a connection; None if all that is asked for has ended, or none of it exists."""
         hub = self._random.choice(self._run.hubs)
         self._places = {} if self._cursor is None else cursor.parse(self._cursor, 3)
         try:
@@ -78,8 +89,6 @@ class Client:
         except (Gone, NotFound):  # none of those named is there
             self._cursor = None
             self.account.known.clear()
-            return None
-        except StorageUnavailable:
             return None
         before, self._connection = self._connection, Connection(bundle, self._hear, random)
         self._was_slow = before is not None and before.was_slow

@@ -44,6 +44,9 @@ class BundleHost(Protocol):
     def watermarks(self) -> Mapping[int, bytes]:
         """The position up to which each lane's feed has been delivered."""
 
+    def is_up_to_date(self, lane: int, /) -> bool:
+        """Whether a lane's feed is read, and all that it brought was delivered."""
+
     def mark_dirty(self, bundle: "Bundle") -> None:
         """Call `flush` soon, and also when the current batch has been delivered."""
 

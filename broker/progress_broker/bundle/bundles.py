@@ -47,7 +47,7 @@ class Bundles:
         wheel: TimerWheel,
         streams: StreamRegistry,
         policy: StreamPolicy,
-        is_read: Callable[[int], bool],
+        is_up_to_date: Callable[[int], bool],
     ) -> None:
         self.draining = False
         self.watermarks: dict[int, bytes] = {}
@@ -57,7 +57,8 @@ class Bundles:
         self._search = Search(store)
         self._missed = MissedSearch(self._search, tasks)
         self._absent = AbsentLanes(self._search, tasks, self._restarted)
-        self._is_read = is_read  # whether a lane's feed is being read
+        self.is_up_to_date = is_up_to_date
+        """Whether a lane's feed is read, and all that it brought was delivered."""
         self._wheel, self._streams = wheel, streams
         self._policy = replace(policy, on_close=self._forget)
         self._lane_of_feed = {store.keyspace.lane(lane).feed.encode(): lane for lane in range(store.keyspace.lanes)}
@@ -178,14 +179,15 @@ class Bundles:
         return bundle
 
     def _away(self) -> frozenset[int]:
-        """Return the lanes whose feeds are not read now. If that is so for all, what was read before must do."""
+        """Return the lanes whose feeds are not read now; raise `StorageUnavailable` if that is so for all.
+
+        What this replica knows of such a lane may be what Redis has lost meanwhile.
+        """
         lanes = self._lane_of_feed.values()
-        away = frozenset(lane for lane in lanes if lane not in self.watermarks or not self._is_read(lane))
-        if len(away) < len(lanes):
-            return away
-        if len(self.watermarks) < len(lanes):
+        away = frozenset(lane for lane in lanes if lane not in self.watermarks or not self.is_up_to_date(lane))
+        if len(away) == len(lanes):
             raise StorageUnavailable("this server has no connection to Redis now: retry in a moment")
-        return frozenset()
+        return away
 
     async def _restarted(self, lane_positions: Mapping[int, LanePosition]) -> dict[int, LanePosition]:
         """Return a client's positions, with a restart for those that Redis has lost.

@@ -23,6 +23,9 @@ class FeedPositions(Protocol):
     def watermarks(self) -> Mapping[int, bytes]:
         """The position up to which each lane's feed has been delivered."""
 
+    def is_up_to_date(self, lane: int, /) -> bool:
+        """Whether a lane's feed is read, and all that it brought was delivered."""
+
 
 class SearchGuard:
     """A search for members of some lanes: in progress from the creation of this object until its block ends.
@@ -235,6 +238,10 @@ class Merge:
         size = 0
         while self.dirty:
             lane = self.dirty.pop()
+            if not self._feeds.is_up_to_date(lane.number):
+                # Members read from Redis. It may be another one, that has lost what the feed brought so far.
+                lane.waiting = True
+                continue
             outgoing, more = lane.take(self._feeds.watermarks[lane.number])
             if more:
                 self.dirty.add(lane)

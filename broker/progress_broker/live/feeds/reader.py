@@ -89,8 +89,6 @@ class FeedReader:
                 self._log.reconnected(self.lanes, tries)
                 self.connected, tries = True, 0
             yield batch
-            if self.connected and self._begun is not None:
-                self._settle(self._begun)
 
     async def _go_on(self) -> Batch:
         """Read what follows; after feeds have moved to another server, there."""
@@ -121,9 +119,19 @@ class FeedReader:
         self._begun = Begun(last, losses)
         return Batch([], tuple(self._lanes.values()), {self._lanes[feed]: loss for feed, loss in losses.items()})
 
-    def _settle(self, begun: Begun) -> None:
-        """Remember where the feeds went on, once that has been delivered."""
-        self._begun = None
+    @property
+    def up_to_date(self) -> bool:
+        """Whether it reads, and all that it has read since it connected was delivered.
+
+        In between, a replica has what an earlier Redis told, and Redis may have lost that.
+        """
+        return self.connected and self._begun is None
+
+    def delivered(self) -> None:
+        """Remember where the feeds went on: the last batch has been delivered."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return
         for feed, entry in begun.last.items():
             if feed in begun.losses:
                 self._landmarks[feed].forget_after(begun.losses[feed].shared)
