@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from progress_broker.history.losses import Loss
+from progress_broker.live.feeds.landmarks import Landmarks
 from progress_broker.model.event import Event
 
 
@@ -25,3 +26,11 @@ class Begun(NamedTuple):
     """The newest entry of each feed."""
     losses: Mapping[bytes, Loss]
     """What feeds have lost."""
+
+    def remember(self, landmarks: Mapping[bytes, Landmarks]) -> None:
+        """Forget of each feed what it has lost, and remember its newest entry."""
+        for feed, entry in self.last.items():
+            if feed in self.losses:
+                landmarks[feed].forget_after(self.losses[feed].shared)
+            if entry is not None:
+                landmarks[feed].add(entry)

@@ -121,22 +121,14 @@ class FeedReader:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether it reads, and all that it has read since it connected was delivered.
-
-        In between, a replica has what an earlier Redis told, and Redis may have lost that.
-        """
+        """Whether it reads, and what it found when it connected, such as a loss, was delivered."""
         return self.connected and self._begun is None
 
     def delivered(self) -> None:
         """Remember where the feeds went on: the last batch has been delivered."""
         begun, self._begun = self._begun, None
-        if begun is None:
-            return
-        for feed, entry in begun.last.items():
-            if feed in begun.losses:
-                self._landmarks[feed].forget_after(begun.losses[feed].shared)
-            if entry is not None:
-                self._landmarks[feed].add(entry)
+        if begun is not None:
+            begun.remember(self._landmarks)
 
     async def _read(self) -> Batch:
         early_s, positions = self._pace.early_s(self._clock()), self.positions
