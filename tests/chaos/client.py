@@ -13,6 +13,7 @@ class Client:
 
     def __init__(self, operation: str, ports: list[int], tls: ssl.SSLContext | None = None) -> None:
         self.operation, self.ports, self.tls = operation, ports, tls
+        self.path = f"/v1/operations/{operation}/stream?from=start&wait_s=30"
         self.position: bytes | None = None
         self.numbers: list[int] = []
         self.faults: list[str] = []
@@ -40,9 +41,8 @@ class Client:
         reader, self._writer = await asyncio.open_connection("127.0.0.1", port, ssl=self.tls, server_hostname=name)
         self.connections += 1
         where = b"Last-Event-ID: " + self.position + b"\r\n" if self.position else b""
-        path = f"/v1/operations/{self.operation}/stream?from=start&wait_s=30".encode()
         self._writer.write(
-            b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n" + where + b"\r\n"
+            b"GET " + self.path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n" + where + b"\r\n"
         )
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split()[1])
