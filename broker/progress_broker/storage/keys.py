@@ -74,6 +74,11 @@ def limits_key(prefix: str) -> str:
     return f"{prefix}:limits"
 
 
+def copying_key(prefix: str) -> str:
+    """Return the key of the `copy` that writes to this Redis."""
+    return f"{prefix}:copying"
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKeys:
     """The keys that the operations of a lane share."""

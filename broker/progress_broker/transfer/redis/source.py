@@ -63,13 +63,13 @@ class RedisSource:
                     yield copy
 
     async def _groups(self) -> "AsyncGenerator[list[RedisCopy]]":
-        async with aclosing(_ids(self._store, self._filters)) as parts:
+        async with aclosing(ids_of(self._store, self._filters)) as parts:
             async for ids in parts:
                 for at in range(0, len(ids), _AT_ONCE):
                     yield await read_each(self._store, ids[at : at + _AT_ONCE])
 
 
-async def _ids(store: Store, filters: Filters) -> AsyncGenerator[Sequence[str]]:
+async def ids_of(store: Store, filters: Filters) -> AsyncGenerator[Sequence[str]]:
     """Yield the ids of what matches; raise `StorageUnavailable` at the end if lanes could not be reached."""
     async for part in walk(store, filters):
         yield [operation.id for operation in part.operations]

@@ -28,11 +28,14 @@ _LOG, _KEPT, _CURVE = "2", "3", "4"  # keys of the script
 
 
 class Staging:
-    """An operation that is being stored. While a part is sent, the next one can be read."""
+    """An operation that is being stored. While a part is sent, the next one can be read.
 
-    def __init__(self, store: Store, id: str, archived: int) -> None:
+    Two with one `name` are one after the other: the second one begins anew.
+    """
+
+    def __init__(self, store: Store, id: str, archived: int, name: str | None = None) -> None:
         self._store, self._id, self._archived = store, id, archived
-        self._name = secrets.token_hex(8)
+        self._name = name or secrets.token_hex(8)
         self._keys = store.keyspace.staging(id)
         self._begun = False
         self._counts = {_LOG: 0, _KEPT: 0, _CURVE: 0}
@@ -62,8 +65,10 @@ class Staging:
             await self._flush()
         await self._done()
 
-    async def adopt(self, fields: Mapping[bytes, bytes], *, replace: bool) -> bool:
+    async def adopt(self, fields: Mapping[bytes, bytes], *, replace: bool, as_is_at: bytes | None = None) -> bool:
         """Make the operation visible; return whether it has replaced another one.
+
+        With `as_is_at`, the last entry of its lane's feed, it is a copy: with all its fields, and without telling anybody.
 
         Raises `OperationExists`, `Gone`, `Conflict` or `InvalidInput`; then nothing has changed.
         """
@@ -75,6 +80,8 @@ class Staging:
         args: list[str | bytes] = [self._id, self._name, *map(str, counts), *feed]
         if replace:
             args.append("REPLACE")
+        if as_is_at is not None:
+            args += ("AS_IS", "IF_FEED", as_is_at)
         args.append("FIELDS")
         for name, value in fields.items():
             args += (name, value)
