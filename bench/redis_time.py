@@ -20,14 +20,14 @@ from progress_broker.model.operation import MAX_TAGS, NewOperation, NewSignal
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.run import run
 from progress_broker.operations import index_search, retention, rollup
-from progress_broker.operations.commands import create_call, publish_call
+from progress_broker.operations.commands import all_keys, create_call, publish_call
 from progress_broker.operations.store import Store
 from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from progress_broker.queries.scan import walk_call
 from progress_broker.storage.schema import ensure_schema
-from progress_broker.storage.scripts import HOLD, SCHEMA, SPEND
+from progress_broker.storage.scripts import HOLD, MIRROR, MIRROR_FEED, SCHEMA, SPEND
 from progress_broker.transfer.files.operation_line import portable
 from progress_broker.transfer.redis.source import read_one
 from progress_broker.transfer.redis.staging import Staging
@@ -393,6 +393,46 @@ async def _adopt(largest: Largest) -> Callable[[], Awaitable[Any]]:
     async for part in copy.events():
         await staging.add(part)
     return lambda: staging.adopt(portable(copy.operation.fields), replace=True)
+
+
+@case("mirror: 100 events, older ones are moved")
+async def _mirror(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    id = await largest.full(2_600, 1_099)
+    keys, commands = largest.store.keyspace.operation(id), largest.client
+    fields = [word for pair in (await commands.hgetall(keys.snapshot)).items() for word in pair if pair[0] != b"n"]
+    ms, n = 1_895_000_000_000, 1_100
+
+    async def mirror() -> None:
+        nonlocal ms, n
+        [last] = await commands.xrevrange(keys.lane.feed, count=1)
+        args: list[str | bytes] = [id, "IF_FEED", last[0], "SIGNALS"]
+        for _ in range(100):
+            ms, n = ms + 1, n + 1
+            event = ("n", str(n), "t", "log", "d", b'{"message":"%b"}' % (b"x" * 2_586))
+            args += ("EVENT", f"{ms}-0", "6", *event)
+        await largest.store.connections.scripts.run(
+            Call(MIRROR, all_keys(keys), [*args, "FIELDS", *fields, "n", str(n)])
+        )
+
+    return mirror
+
+
+@case("mirror_feed: 100 entries")
+async def _mirror_feed(largest: Largest) -> Callable[[], Awaitable[Any]]:
+    feed = "{other}:feed"
+    ms = 1_895_000_000_000
+
+    async def mirror() -> None:
+        nonlocal ms
+        last = await largest.client.xrevrange(feed, count=1)
+        args: list[str | bytes] = ["FEED", "10000", "IF_FEED", last[0][0] if last else "0-0"]
+        for _ in range(100):
+            ms += 1
+            data = b'{"message":"%b"}' % (b"x" * 2_586)
+            args += ("ENTRY", f"{ms}-0", "8", "o", "a", "n", "1", "t", "log", "d", data)
+        await largest.store.connections.scripts.run(Call(MIRROR_FEED, (feed,), args))
+
+    return mirror
 
 
 @case("listing: 500 of large progress (all its commands)")

@@ -36,12 +36,13 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
-ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py", "test_import.py"}
+ON_THE_DOUBLE = {"test_store.py", "test_history.py", "test_hub.py", "test_import.py", "test_copy.py"}
 """The files whose tests always run on the double, too. The others do in `make topologies`."""
 ON_A_CLUSTER = {
     *("test_store.py", "test_hub.py", "test_bundles.py", "test_listing.py", "test_children.py", "test_rollup.py"),
     "test_walk.py",
     "test_import.py",
+    "test_copy.py",
 }
 """The files whose tests always run on a Cluster of three masters, too."""
 

@@ -76,7 +76,7 @@ async def unbounded(commands: Any, master: Any, keyspace: Keyspace, settings: Se
             if await commands.hlen(key) > keyspace.lanes:
                 faults.append(f"{key} has more than a field a lane")
             continue
-        if key.startswith(f"{keyspace.prefix}:archiver:"):
+        if key.startswith((f"{keyspace.prefix}:archiver:", f"{keyspace.prefix}:copying")):
             if await lasts(commands, key):
                 faults.append(f"{key} has no TTL")
             continue

@@ -27,10 +27,12 @@ from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters, Span
 from progress_broker.queries.page import find_page
 from progress_broker.queries.walk import walk
+from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SPEND, VERBS
 from progress_broker.transfer.endpoints import OnConflict
 from tests.conftest import make_settings
 from tests.servers import RealRedis
+from tests.transfer.copies import copy_once
 from tests.transfer.exports import export, import_into
 
 RUNNING = NewEvent("status", b'{"status":"running"}', "running")
@@ -134,6 +136,7 @@ async def use_everything(store: Store) -> None:
     await redis.zadd(store.keyspace.lane(0).creation_order, {"gone": 1, "gone2": 1, "gone3": 1})
     assert await store.upkeep.repair() == 4
     await move_away_and_back(store, "moved")
+    await copy_and_follow(store)
     await store.delete("c", force=True)
     await store.probe(0, "~probe-1", b"1")
     caller = store.keyspace.caller("ann")
@@ -155,6 +158,20 @@ async def move_away_and_back(store: Store, id: str) -> None:
     await store.connections.commands.hset(store.keyspace.operation(id).snapshot, "position", "1-1")
     [outcome] = await import_into(store, text, on_conflict=OnConflict.REPLACE)
     assert outcome.result == "replaced"
+
+
+async def copy_and_follow(store: Store) -> None:
+    """Copy all operations to another prefix of the same Redis, change some, and copy that."""
+    settings = store.settings.model_copy(update={"prefix": "copy"})
+    copy = Store(store.connections, await ensure_schema(store.connections, settings), settings)
+    await store.create(NewOperation(id="followed", kind="job", history_length=10, lease_s=60))
+    await copy_once(store, copy)
+    log, progress = encode("log", {"message": "x"}, store.settings), encode("progress", {"percent": 1}, store.settings)
+    await store.publish("followed", [encode("metadata", {"customer": 1}, store.settings), *[log, progress] * 90])
+    await store.signal("followed", NewSignal(type="pause"))
+    await store.delete("moved")
+    await copy_once(store, copy)
+    assert (await copy.get("followed")).events > 180
 
 
 async def test_each_key_was_declared_or_looked_at_before_the_first_write(
@@ -180,6 +197,7 @@ async def test_each_key_was_declared_or_looked_at_before_the_first_write(
                         known |= keys
                     derived |= {ran.verb} if written and keys - ran.declared else set()
             written_elsewhere = {"create", "publish", "delete", "sweep", "repair", "retain", "keep", "probe", "adopt"}
+            written_elsewhere |= {"mirror", "mirror_feed"}
             assert derived == written_elsewhere
 
 
