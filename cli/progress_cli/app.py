@@ -149,6 +149,11 @@ COMMANDS = (
         "Store the operations of a backup, each whole or not at all. All of the backup is checked first.",
     ),
     LazyCommand(
+        "copy",
+        "moving.copy:copy",
+        "Copy all operations to another Redis, with their positions, so that clients and workers can go on there.",
+    ),
+    LazyCommand(
         "replay",
         "moving.replay:replay",
         "Show the events of operations again, with the pauses that were between them, or faster.",
