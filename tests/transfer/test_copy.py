@@ -114,6 +114,7 @@ async def test_a_copy_that_breaks_off_anywhere_goes_on(store: Store, target: Sto
             await asyncio.sleep(chosen.uniform(0, 0.02))
             await publish(store, "running", *range(1000 + 20 * n, 1020 + 20 * n))
             await end(task)
+            assert task.cancelled() or task.exception() is None
     copier = await copy_once(store, target)
     assert copier.lost == []
     assert await contents(target) == await contents(store)

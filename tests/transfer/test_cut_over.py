@@ -1,6 +1,7 @@
 """Servers, workers and clients go over from a Redis to its copy: each client is told each event once."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -23,7 +24,10 @@ from tests.transfer.copies import contents, copy_once, copying
 from tests.transfer.fleet import SUCCEEDED, make_fleet, publish
 from tests.workers.proxy import Proxy
 
-WORKERS, EVERY_S, LEAST = 4, 0.02, 60
+WORKERS, EVERY_S = 4, 0.02
+EVENTS = int(os.environ.get("PROGRESS_COPY_EVENTS", "1"))
+"""How many events each publish has: 200 events a second with one, 2,000 with ten."""
+LEAST = 60 * EVENTS
 
 
 class Worker:
@@ -34,15 +38,16 @@ class Worker:
 
     async def run(self) -> None:
         while not self.ending:
-            self.seq += 1
-            await self._publish(NewEvent("log", b'{"message":"line"}', "", "worker", self.seq))
+            events = [NewEvent("log", b'{"message":"line"}', "", "worker", self.seq + n) for n in range(1, EVENTS + 1)]
+            self.seq += EVENTS
+            await self._publish(events)
             await asyncio.sleep(EVERY_S)
-        await self._publish(NewEvent(SUCCEEDED.type, SUCCEEDED.data, SUCCEEDED.status, "worker", self.seq + 1))
+        await self._publish([SUCCEEDED.numbered("worker", self.seq + 1)])
 
-    async def _publish(self, event: NewEvent) -> None:
+    async def _publish(self, events: list[NewEvent]) -> None:
         while True:
             try:
-                await self.store.publish(self.id, [event])
+                await self.store.publish(self.id, events)
                 return
             except StorageUnavailable:
                 await asyncio.sleep(EVERY_S)
@@ -91,7 +96,7 @@ async def test_each_client_is_told_each_event_once(folder: Path) -> None:
         )
         through = await stack.enter_async_context(await Store.open(make_settings(redis_url=workers_proxy.url)))
         for id in ids:
-            await source.create(NewOperation(id=id, kind="flip", lease_s=30))
+            await source.create(NewOperation(id=id, kind="flip", lease_s=30, history_length=10_000))
         clients = [Client(id, ports) for id in ids[:3]]
         many = [OfMany("flip", ids, ports) for _ in range(3)]
         watching = [asyncio.create_task(client.run()) for client in (*clients, *many)]

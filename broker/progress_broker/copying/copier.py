@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from progress_broker.copying.claim import Claim
-from progress_broker.copying.following import Follower, LaneCopy, newest
+from progress_broker.copying.following import Follower, LaneCopy, newest, unless_lost
 from progress_broker.errors import StorageFull, StorageUnavailable, StorageUnsuitable
 from progress_broker.model.position import milliseconds
 from progress_broker.operations.store import Store
@@ -55,7 +55,7 @@ class Copier:
         self.mirror = Mirror(source, target)
         self.lanes = [LaneCopy(number) for number in range(source.keyspace.lanes)]
         self.looked = self.copied = 0
-        """How many operations passes have looked at, and how many of them differed."""
+        """How many operations this pass or the last one has looked at, and how many differed in all passes."""
         self.passed = asyncio.Event()
         """Set while no pass is due."""
         self._due = asyncio.Event()
@@ -140,6 +140,7 @@ class Copier:
     async def _look(self, store: Store) -> None:
         """Look at the operations that a side has. A side that is unavailable is waited for."""
         while True:
+            self.looked = 0
             try:
                 async for ids in ids_of(store, Filters()):
                     for lane, some in self._by_lane(ids):
@@ -155,8 +156,9 @@ class Copier:
     async def _bring(self, lane: LaneCopy, ids: Sequence[str]) -> int:
         async with lane.lock:
             if lane.doubtful:  # its follower finds out where it ends
-                raise StorageUnavailable("the copy can't be written to now")
-            return await self.mirror.bring(ids, lane.at)
+                raise StorageUnavailable(f"lane {lane.number} can't be written to now")
+            async with unless_lost(self.target, lane):
+                return await self.mirror.bring(ids, lane.at)
 
     def _by_lane(self, ids: Iterable[str]) -> Iterator[tuple[LaneCopy, list[str]]]:
         groups: dict[int, list[str]] = {}

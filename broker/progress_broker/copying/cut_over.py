@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from progress_broker.access.deny_list import DenyList
 from progress_broker.copying.claim import check_unused
@@ -39,7 +40,7 @@ async def cut_over(copier: Copier, say: Say, rest_s: float = REST_S) -> None:
     while True:
         before = await _at_rest(copier, say, rest_s)
         differing = await copier.compare()
-        if await copier.ends() != before or await present_replicas(copier.source):
+        if await copier.ends() != before or await _servers(copier):
             say("the source was written to during the last look: it is looked at again")
             continue
         if not differing:
@@ -50,9 +51,15 @@ async def cut_over(copier: Copier, say: Say, rest_s: float = REST_S) -> None:
                 f"{differing} operations still differ from the source, though nothing changes there: is the clock of"
                 " the target right? Nothing was cut over"
             )
-    await check_unused(copier.target)
-    await retried(lambda: finish(copier.source, copier.target))
-    await copier.unmark()
+    await retried(partial(check_unused, copier.target))
+    await retried(partial(finish, copier.source, copier.target))
+    await retried(copier.unmark)
+
+
+async def _servers(copier: Copier) -> str:
+    """Return the names of servers at the source."""
+    present = await retried(partial(present_replicas, copier.source))
+    return ", ".join(f"{state.id} at {state.host}" for state in present[:5])
 
 
 async def _at_rest(copier: Copier, say: Say, rest_s: float) -> list[bytes]:
@@ -66,8 +73,7 @@ async def _at_rest(copier: Copier, say: Say, rest_s: float) -> list[bytes]:
         said = what
 
     while True:
-        if present := await present_replicas(copier.source):
-            names = ", ".join(sorted(f"{state.id} at {state.host}" for state in present)[:5])
+        if names := await _servers(copier):
             tell(f"waiting until the servers at the source are stopped: {names}")
             await asyncio.sleep(LOOK_S)
             continue
@@ -75,13 +81,13 @@ async def _at_rest(copier: Copier, say: Say, rest_s: float) -> list[bytes]:
         before = await copier.ends()
         await asyncio.sleep(rest_s)
         after = await copier.ends()
-        if before == after and not await present_replicas(copier.source):
+        if before == after and not await _servers(copier):
             return after
         busy = sum(one != other for one, other in zip(before, after, strict=True))
         tell(f"waiting until workers at the source are stopped: {busy} of {len(after)} lanes still get events")
 
 
-async def finish(source: Store, target: Store) -> bool:
+async def finish(source: Store, target: Store) -> None:
     """Give the target what belongs to no operation: secrets, revocations, limits, the retention, and leases."""
     await _copy_hash(source, target, secrets_key)
     await _copy_hash(source, target, limits_key)
@@ -92,7 +98,6 @@ async def finish(source: Store, target: Store) -> bool:
     if kept != await retention.read(target):
         await retention.change(target, kept)
     await _set_leases(target)
-    return True
 
 
 async def _copy_hash(source: Store, target: Store, key_of: Callable[[str], str]) -> None:

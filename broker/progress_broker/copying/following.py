@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from progress_broker.errors import Conflict, StorageFull, StorageUnavailable, StorageUnsuitable, rejection
@@ -56,6 +57,10 @@ class LaneCopy:
         """Whether it lacks the entry at a position."""
         return order(self.at) < order(position)
 
+    def is_past(self, position: bytes) -> bool:
+        """Whether it has had more than there is up to a position."""
+        return order(self.at) > order(position)
+
     def adds(self, position: bytes) -> None:
         """Say what is about to be added, up to a position."""
         self.doubtful, self._next = True, position
@@ -66,7 +71,7 @@ class LaneCopy:
 
     def settle(self, entry: Entry) -> bool:
         """Take what it ends with, and return whether it has lost entries; raise `Conflict` if they are not ours."""
-        lost = order(entry[0]) < order(self.at)
+        lost = self.is_past(entry[0])
         if not lost and entry[0] not in (self.at, self._next):
             raise Conflict(
                 f"another program writes to the copy: lane {self.number} ends with {entry[0].decode()}, which is not of"
@@ -131,6 +136,8 @@ class Follower:
 
     async def _step(self) -> None:
         """Read what follows, and copy it."""
+        if any(lane.doubtful for lane in self._lanes.values()):
+            raise StorageUnavailable("the target has lost what was copied, as after a failover")
         positions = [lane.at for lane in self._lanes.values()]
         reply = await self._connection.request(self._xread + packed(positions))
         for feed, entries in reply or ():
@@ -144,7 +151,7 @@ class Follower:
 
     async def _copy(self, lane: LaneCopy, entries: Sequence[Entry]) -> None:
         """Bring the operations of entries to what the source has, and then add the entries."""
-        async with lane.lock:
+        async with lane.lock, unless_lost(self._target, lane):
             await self._mirror.bring(operations_of(entries), lane.at)
             for part in parts_of(entries):
                 await self._add(lane, part)
@@ -159,6 +166,22 @@ class Follower:
         if reply[0] != b"ok":
             raise rejection(reply[0].decode(), reply[1].decode("utf-8", "replace"))
         lane.added()
+
+
+@asynccontextmanager
+async def unless_lost(target: Store, lane: LaneCopy) -> AsyncGenerator[None]:
+    """Raise `StorageUnavailable` in place of a `Conflict` if a target that has lost entries is the reason.
+
+    The follower of the lane goes back then.
+    """
+    try:
+        yield
+    except Conflict:
+        [entry] = await newest(target, [lane])
+        if not lane.is_past(entry[0]):
+            raise
+        lane.doubtful = True
+        raise StorageUnavailable("the target has lost what was copied, as after a failover") from None
 
 
 async def newest(store: Store, lanes: Sequence[LaneCopy]) -> list[Entry]:

@@ -70,7 +70,6 @@ async def _copy(settings: Settings, to: Settings, *, follow: bool, cut_over: boo
                     await copier.following(_work(copier, follow=follow, cut_over=cut_over))
             finally:
                 await end(watching)
-                print_info(f"{counted(copier.looked, 'operation')} looked at, {copier.copied} of them differed")
         if cut_over:
             await record_once(target, AuditEntry(caller(), "redis", "cut-over", _place(settings)))
             print_info(
@@ -97,8 +96,9 @@ async def _work(copier: Copier, *, follow: bool, cut_over: bool) -> None:
         await go_over(copier, print_info)
         return
     await copier.caught_up()
+    goes_on = ". It goes on with what changes until Ctrl-C" if follow else ""
+    print_info(f"the copy has caught up: {counted(copier.looked, 'operation')}{goes_on}")
     if follow:
-        print_info("the copy has caught up, and goes on with what changes until Ctrl-C")
         await asyncio.Event().wait()
 
 
@@ -109,8 +109,7 @@ class _Progress:
         self._copier, self._lag_s = copier, 0.0
 
     def __str__(self) -> str:
-        looked, copied = self._copier.looked, self._copier.copied
-        return f"{counted(looked, 'operation')} looked at, {copied} of them differed, {self._lag_s:.1f} s behind"
+        return f"{counted(self._copier.looked, 'operation')} looked at, {self._lag_s:.1f} s behind"
 
     async def watch(self) -> None:
         """Look again and again how far the copy is behind."""
