@@ -22,6 +22,8 @@ MOST = {
     "publish": 1_300,
     "stage": 110,
     "adopt": 120,
+    "mirror": 600,
+    "mirror_feed": 110,
 }
 ALL_OR_NONE = 5_000
 
