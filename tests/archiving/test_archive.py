@@ -13,13 +13,13 @@ from progress_broker.archiving.archive import ArchiveSource, folder_of
 from progress_broker.archiving.archiver import Archiver
 from progress_broker.archiving.backup import MANIFEST, BackupSource, back_up, check
 from progress_broker.archiving.buckets import Bucket
-from progress_broker.archiving.lease import Lease
 from progress_broker.archiving.stores import Folder, ObjectStore
 from progress_broker.errors import BrokerError, Conflict, InvalidInput, NotFound, StorageUnavailable
 from progress_broker.history import event_log
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
 from progress_broker.replay.recording import Choice, load
+from progress_broker.replicas.lease import Lease
 from progress_broker.transfer.endpoints import ImportOptions, Result, Unfinished
 from progress_broker.transfer.files.reader import DamagedExport
 from progress_broker.transfer.redis.source import RedisSource
@@ -141,7 +141,7 @@ async def test_what_cannot_be_archived_now_holds_nothing_else_back(store: Store,
 
 
 async def test_one_at_a_time_has_the_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("progress_broker.archiving.lease._TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr("progress_broker.replicas.lease._TRY_AGAIN_S", 0.01)
     first, second = (Lease(store, "pb:archiver:x", "the archive x") for _ in range(2))
     told, entered = list[str](), asyncio.Event()
 
@@ -167,7 +167,7 @@ async def test_one_at_a_time_has_the_lease(store: Store, monkeypatch: pytest.Mon
 async def test_a_lease_that_lapsed_is_taken_back_unless_another_process_has_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("progress_broker.archiving.lease.RENEW_S", 0.01)
+    monkeypatch.setattr("progress_broker.replicas.lease.RENEW_S", 0.01)
     commands, key = store.connections.commands, "pb:archiver:x"
 
     async def work() -> None:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from progress_broker.access import deny_list
-from progress_broker.archiving.lease import Lease
 from progress_broker.history import event_log
 from progress_broker.model.entry import NewEvent, encode
 from progress_broker.model.operation import NewOperation, NewSignal
@@ -27,6 +26,7 @@ from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters, Span
 from progress_broker.queries.page import find_page
 from progress_broker.queries.walk import walk
+from progress_broker.replicas.lease import Lease
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, SPEND, VERBS
 from progress_broker.transfer.endpoints import OnConflict

@@ -42,7 +42,11 @@ class Client:
         self.connections += 1
         where = b"Last-Event-ID: " + self.position + b"\r\n" if self.position else b""
         self._writer.write(
-            b"GET " + self.path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n" + where + b"\r\n"
+            b"GET "
+            + self.path.encode()
+            + b" HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+            + where
+            + b"\r\n"
         )
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split()[1])

@@ -254,11 +254,15 @@ def test_copy_goes_on_and_is_finished_by_the_cut_over(shell: Shell, second_serve
     shell.says("publish", "open", "--type", "log", "--data", '{"message": "later"}')
     done = shell.run("copy", "--to-redis-url", "-", "--cut-over", stdin=second_server.url.encode() + b"\n")
     assert done.returncode == 0
-    assert f"start servers and workers with PROGRESS_REDIS_URL={second_server.url} and PROGRESS_PREFIX=pb" in done.stderr
+    assert (
+        f"start servers and workers with PROGRESS_REDIS_URL={second_server.url} and PROGRESS_PREFIX=pb" in done.stderr
+    )
     there = shell.lines("ls", "--redis-url", second_server.url)
     assert there == shell.lines("ls")
     assert "neither empty nor a copy" in shell.fails(2, *to)
-    assert "the target is the source itself" in shell.fails(2, "copy", "--to-redis-url", shell.env["PROGRESS_REDIS_URL"])
+    assert "the target is the source itself" in shell.fails(
+        2, "copy", "--to-redis-url", shell.env["PROGRESS_REDIS_URL"]
+    )
     audited = lines_of(shell.says("audit", "--action", "copy", "-o", "jsonl"))
     assert [line["target"] for line in audited] == [second_server.url] * 2
     assert len(lines_of(shell.says("audit", "--redis-url", second_server.url, "-o", "jsonl"))) == 1

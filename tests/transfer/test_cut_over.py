@@ -91,9 +91,7 @@ async def test_each_client_is_told_each_event_once(folder: Path) -> None:
         copy_proxy = stack.enter_context(Proxy(new_port))
         source = await stack.enter_async_context(await Store.open(make_settings(redis_url=old.url)))
         lanes = source.keyspace.lanes
-        target = await stack.enter_async_context(
-            await Store.open(make_settings(redis_url=copy_proxy.url, lanes=lanes))
-        )
+        target = await stack.enter_async_context(await Store.open(make_settings(redis_url=copy_proxy.url, lanes=lanes)))
         through = await stack.enter_async_context(await Store.open(make_settings(redis_url=workers_proxy.url)))
         for id in ids:
             await source.create(NewOperation(id=id, kind="flip", lease_s=30, history_length=10_000))

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from hashlib import blake2s
 
 from progress_broker.archiving.archive import compressed, name_of
-from progress_broker.archiving.lease import Lease
 from progress_broker.archiving.stores import ObjectStore
 from progress_broker.errors import BrokerError, Gone, NotFound, StorageFull, StorageUnavailable
 from progress_broker.model.operation import TERMINAL
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.queries.filters import Filters
+from progress_broker.replicas.lease import Lease
 from progress_broker.transfer.endpoints import OperationCopy
 from progress_broker.transfer.files.exporting import export_lines
 from progress_broker.transfer.format import ExportHead

@@ -4,21 +4,20 @@
 <prefix>:meta copy_of which Redis this one is a copy of; until the cut-over
 """
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from progress_broker.copying.following import LaneCopy, newest
-from progress_broker.errors import Conflict, StorageFull, StorageUnavailable
+from progress_broker.errors import Conflict, StorageUnavailable
 from progress_broker.model.position import order
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
+from progress_broker.replicas.lease import Lease
 from progress_broker.replicas.presence import present_replicas
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.keys import copying_key, meta_key
 
-LEASE_MS, RENEW_S = 30_000, 10.0
 MARK = "copy_of"
 """The field of the meta key."""
 
@@ -28,48 +27,25 @@ class Claim:
 
     def __init__(self, source: Store, target: Store) -> None:
         self._source, self._target = source, target
-        self._name = secrets.token_hex(8)
-        self._key, self._meta = copying_key(target.keyspace.prefix), meta_key(target.keyspace.prefix)
+        self._meta = meta_key(target.keyspace.prefix)
+        self._lease = Lease(target, copying_key(target.keyspace.prefix), "the target of the copy")
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
         """Claim the target; raise `Conflict` if another `copy` writes to it, or if it is no copy of the source."""
-        with storage_errors():
-            mine = await self._target.connections.commands.set(self._key, self._name, nx=True, px=LEASE_MS)
-        if not mine:
-            raise Conflict("another `copy` writes to this target now; if it was killed, it is free in 30 s")
-        try:
+        async with self._lease.held():
             await self._check()
             yield
-        finally:
-            with suppress(StorageUnavailable, StorageFull), storage_errors():
-                if await self._holder(self._target) == self._name.encode():
-                    await self._target.connections.commands.delete(self._key)
-
-    async def keep(self) -> None:
-        """Renew the claim until cancelled. Raises `Conflict` if another `copy` has it."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            with suppress(StorageUnavailable, StorageFull), storage_errors():
-                commands = self._target.connections.commands
-                if await self._holder(self._target) is None:  # Redis was away for long, or has lost it
-                    await commands.set(self._key, self._name, nx=True, px=LEASE_MS)
-                if await self._holder(self._target) != self._name.encode():
-                    raise Conflict("another `copy` writes to this target now: it has taken over")
-                await commands.pexpire(self._key, LEASE_MS)
 
     async def unmark(self) -> None:
         """Make the target no copy any more, but a Redis like others."""
         with storage_errors():
             await self._target.connections.commands.hdel(self._meta, MARK)
 
-    async def _holder(self, store: Store) -> bytes | None:
-        holder: bytes | None = await store.connections.commands.get(copying_key(store.keyspace.prefix))
-        return holder
-
     async def _check(self) -> None:
         with storage_errors():
-            if await self._holder(self._source) == self._name.encode():
+            holder = await self._source.connections.commands.get(copying_key(self._source.keyspace.prefix))
+            if holder == self._lease.name.encode():
                 raise Conflict("the target is the source itself: give --to-redis-url another Redis, or --to-prefix")
         await check_unused(self._target)
         commands, origin = self._target.connections.commands, await self._origin()

@@ -83,7 +83,7 @@ end
 
 -- Nothing is rejected from here on.
 redis.call('DEL', KEYS[1], KEYS[2], kept, curve)
-forget(KEYS[3])
+if not given.AS_IS then forget(KEYS[3]) end -- those of a copy follow (`mirror`), and none with an ID that was there comes again
 for _, key in ipairs(unlisted) do ask('ZREM', key, id) end
 if replaced then ask('ZREM', KEYS[6], id .. '\n' .. (indexes_before or '')) end
 ask('ZREM', KEYS[7], id)

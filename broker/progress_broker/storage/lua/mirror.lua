@@ -92,7 +92,9 @@ while i < at do
   if ARGV[i] == 'EVENT' then
     add(KEYS[2], i, count)
   else
-    if not trimmed then ask('XTRIM', KEYS[3], 'MINID', ARGV[i + 1]) end
+    for _, signal in ipairs(not trimmed and ask('XRANGE', KEYS[3], '-', '(' .. ARGV[i + 1]) or {}) do
+      redis.call('XDEL', KEYS[3], signal[1])
+    end
     trimmed = true
     add(KEYS[3], i, count)
   end

@@ -118,7 +118,8 @@ class Mirror:
             left = await self._copy_each(whole, feed_at)
             copied.update(set(whole).difference(left))
             again += left
-            again += [id for id in copied.intersection(whole) if ours[id].signal is not None and not ours[id].ended]
+            signalled = [id for id in whole if not ours[id].ended and ours[id].signal != copies[id].signal]
+            again += [id for id in signalled if id in copied]
             due = list(dict.fromkeys(again))
         return len(differed)
 

@@ -68,7 +68,7 @@ class Staging:
     async def adopt(self, fields: Mapping[bytes, bytes], *, replace: bool, as_is_at: bytes | None = None) -> bool:
         """Make the operation visible; return whether it has replaced another one.
 
-        With `as_is_at`, the last entry of its lane's feed, it is a copy: with all its fields, and without telling anybody.
+        With `as_is_at`, the last entry of its lane's feed, it is a copy: with all its fields, and nobody is told.
 
         Raises `OperationExists`, `Gone`, `Conflict` or `InvalidInput`; then nothing has changed.
         """

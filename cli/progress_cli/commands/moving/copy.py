@@ -34,7 +34,9 @@ def copy(
         str,
         typer.Option(metavar="URL|-", help="The Redis that gets the copy; `-` reads the address from standard input."),
     ],
-    to_prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="The prefix there, if it is another one.")] = None,
+    to_prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The prefix there, if it is another one.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what changes, until Ctrl-C.")] = False,
     cut_over: Annotated[
         bool,

@@ -23,7 +23,8 @@ class Lease:
 
     def __init__(self, store: Store, key: str, what: str) -> None:
         self._store, self._key, self._what = store, key, what
-        self._name = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+        self.name = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+        """The name of this process, which is at the key."""
 
     @asynccontextmanager
     async def held(self, waits: Callable[[str], None] | None = None) -> AsyncGenerator[None]:
@@ -71,11 +72,11 @@ class Lease:
     async def claim(self) -> str | None:
         """Take or renew the lease; return who else has it."""
         holder = await self._call("FOR", str(round(1000 * LEASE_S)))
-        if holder == self._name:
+        if holder == self.name:
             return None
         host, _, rest = holder.partition(" ")
         return f"process {rest.partition(' ')[0]} of {host}"
 
     async def _call(self, *words: str) -> str:
-        holder: bytes = await self._store.connections.scripts.run(Call(CLAIM, (self._key,), (self._name, *words)))
+        holder: bytes = await self._store.connections.scripts.run(Call(CLAIM, (self._key,), (self.name, *words)))
         return holder.decode("utf-8", "replace")
