@@ -143,8 +143,8 @@ class Mirror:
         for id, copy in following.items():
             state, log, signals = (next(replies) for _ in range(3))
             if state and state.get(b"created") == copy["created"] and int(state.get(b"n", b"0")) >= int(copy["n"]):
-                keys = all_keys(self._target.keyspace.operation(id))
-                steps[id] = _step(id, keys, copy, feed_at, _Read(state, read_entries(log or ()), signals or ()))
+                ours = all_keys(self._target.keyspace.operation(id))
+                steps[id] = _step(id, ours, copy, feed_at, _Read(state, read_entries(log or ()), signals or ()))
         return steps
 
     async def _copy_each(self, ids: Sequence[str], feed_at: bytes) -> list[str]:
