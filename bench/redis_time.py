@@ -12,7 +12,6 @@ from rich.table import Table
 from bench.harness import Spread, note, options, read_options, report, settings_for
 from bench.processes import Cores, PrivateRedis
 from progress_broker.access import deny_list
-from progress_broker.archiving.lease import Lease
 from progress_broker.history import event_log
 from progress_broker.model.children import MAX_READ
 from progress_broker.model.entry import NewEvent
@@ -26,6 +25,7 @@ from progress_broker.queries.counts import count
 from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from progress_broker.queries.scan import walk_call
+from progress_broker.replicas.lease import Lease
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import HOLD, MIRROR, MIRROR_FEED, SCHEMA, SPEND
 from progress_broker.transfer.files.operation_line import portable
