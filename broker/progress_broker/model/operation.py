@@ -31,6 +31,7 @@ RESERVED_TYPES = frozenset(
         "operations",
         "missing",
         "bookmark",
+        "replay-end",
     }
 )
 """Event types that publishers may not use. EventSource fires the first two itself; the broker uses the others."""

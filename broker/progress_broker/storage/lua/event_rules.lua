@@ -3,7 +3,7 @@
 -- Names that a stream uses itself, or that EventSource does. But `child` is published, by the creator of a child.
 local RESERVED = {
   error = true, open = true, snapshot = true, reconnect = true, replaced = true, ping = true, malformed = true,
-  children = true, operations = true, missing = true, bookmark = true,
+  children = true, operations = true, missing = true, bookmark = true, ["replay-end"] = true,
 }
 
 local function may_become(status, another) -- of one that has not ended
