@@ -19,9 +19,11 @@ from progress_broker.history import event_log
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
 from progress_broker.replay.recording import Choice, load
+from progress_broker.replay.spool import Spool
 from progress_broker.replicas.lease import Lease
 from progress_broker.transfer.endpoints import ImportOptions, Result, Unfinished
 from progress_broker.transfer.files.reader import DamagedExport
+from progress_broker.transfer.format import ExportedOperation
 from progress_broker.transfer.redis.source import RedisSource
 from progress_broker.transfer.redis.target import RedisTarget
 from progress_broker.transfer.state import read_state
@@ -54,6 +56,13 @@ async def test_an_object_is_there_whole_or_not_at_all(place: ObjectStore) -> Non
         _ = [chunk async for chunk in place.get("op/a/2.x")]
 
 
+async def recorded(place: ObjectStore, id: str) -> tuple[ExportedOperation, list[bytes]]:
+    """Return an operation of an archive, and the positions of its events that a replay has."""
+    with Spool() as spool:
+        recording = await load(ArchiveSource(place, [id]), Choice(), spool)
+        return recording.operations[id], [one.event.position for one in recording.events]
+
+
 async def test_what_has_ended_is_archived_once_and_outlives_its_expiry(store: Store, place: ObjectStore) -> None:
     await make_fleet(store)
     archiver = Archiver(store, place)
@@ -68,12 +77,12 @@ async def test_what_has_ended_is_archived_once_and_outlives_its_expiry(store: St
     assert archiver.archived.written == len(ENDED) + 1
     await forget_all(store)
     for id, operation in before.items():
-        recording = await load(ArchiveSource(place, [id]), Choice())
-        assert shown(read_state(recording.operations[id])) == operation
-    recording = await load(ArchiveSource(place, ["long"]), Choice())
-    assert [one.event.position for one in recording.events] == [event.position for event in log]
+        archived, _ = await recorded(place, id)
+        assert shown(read_state(archived)) == operation
+    _, positions = await recorded(place, "long")
+    assert positions == [event.position for event in log]
     with pytest.raises(NotFound, match="has no operation running"):
-        await load(ArchiveSource(place, ["running"]), Choice())
+        await recorded(place, "running")
 
 
 async def test_of_an_id_that_was_used_again_the_newest_one_is_shown(store: Store, place: ObjectStore) -> None:
@@ -84,8 +93,8 @@ async def test_of_an_id_that_was_used_again_the_newest_one_is_shown(store: Store
         await forget_all(store)
         await asyncio.sleep(0.002)
     assert len(await place.names(folder_of("a"))) == 2
-    recording = await load(ArchiveSource(place, ["a"]), Choice())
-    assert read_state(recording.operations["a"]).kind == "second"
+    archived, _ = await recorded(place, "a")
+    assert read_state(archived).kind == "second"
 
 
 async def test_what_ends_during_a_pass_is_archived_by_the_next_one(

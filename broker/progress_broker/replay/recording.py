@@ -1,32 +1,18 @@
 """What is replayed: the events of operations, in the order of their times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from progress_broker.errors import InvalidInput, TooLarge
-from progress_broker.model.event import Event
+from progress_broker.errors import InvalidInput
+from progress_broker.model.operation import Operation
 from progress_broker.model.position import milliseconds, order, parse
-from progress_broker.stream.frames import Frame, make_frame
+from progress_broker.replay.spool import Recorded as Recorded
+from progress_broker.replay.spool import Spool
 from progress_broker.transfer.endpoints import OperationSource
 from progress_broker.transfer.format import ExportedEvent, ExportedOperation
-
-MOST_BYTES = 512 * 1024 * 1024
-"""How much data of events is replayed at once."""
-
-
-class Recorded(NamedTuple):
-    """An event of an operation."""
-
-    operation: str
-    event: ExportedEvent
-
-    @property
-    def frame(self) -> Frame:
-        """The event as clients get it."""
-        n, position, kind, data, _, _ = self.event
-        return make_frame(Event(self.operation.encode(), position, n, kind, data))
+from progress_broker.transfer.state import read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +37,43 @@ class Choice:
             and (not self.types or event.type == b"end" or event.type.decode("utf-8", "replace") in self.types)
         )
 
+    def is_before(self, event: ExportedEvent) -> bool:
+        """Return whether an event is earlier than all that are replayed."""
+        ms = milliseconds(event.position)
+        return (self.since_ms is not None and ms < self.since_ms) or (
+            self.after is not None and order(event.position) <= parse(self.after)
+        )
+
 
 class Recording(NamedTuple):
     """Operations, and their events that are replayed, oldest first."""
 
     operations: Mapping[str, ExportedOperation]
-    events: Sequence[Recorded]
+    events: Spool
 
 
-async def load(source: OperationSource, choice: Choice) -> Recording:
-    """Read what is to be replayed; raise `InvalidInput` if there is nothing, and `TooLarge` if it is too much."""
+def any_operation(_: Operation) -> bool:
+    """Choose every operation."""
+    return True
+
+
+async def load(
+    source: OperationSource,
+    choice: Choice,
+    spool: Spool,
+    matches: Callable[[Operation], bool] = any_operation,
+) -> Recording:
+    """Read what is to be replayed into a spool. Raise `InvalidInput` if there is nothing, `TooLarge` without room."""
     operations: dict[str, ExportedOperation] = {}
-    events: list[Recorded] = []
-    size = 0
     async with aclosing(source.operations()) as copies:
         async for copy in copies:
+            if matches is not any_operation and not matches(read_state(copy.operation)):
+                continue
             operations[copy.operation.id] = copy.operation
             async with aclosing(copy.events()) as parts:
                 async for part in parts:
-                    chosen = [Recorded(copy.operation.id, event) for event in part if choice.has(event)]
-                    size += sum(len(recorded.event.data) for recorded in chosen)
-                    events += chosen
-            if size > MOST_BYTES:
-                raise TooLarge(f"the events have more than {MOST_BYTES >> 20} MiB: replay fewer operations at once")
+                    if chosen := [event for event in part if choice.has(event)]:
+                        spool.append(copy.operation.id, chosen)
     if not operations:
         raise InvalidInput("there is nothing to replay: no operation matches")
-    if len(operations) > 1:
-        events.sort(key=lambda recorded: order(recorded.event.position))
-    return Recording(operations, events)
+    return Recording(operations, spool)
