@@ -23,6 +23,7 @@ from progress_broker.live.probe import NotReadyReason, Probes
 from progress_broker.live.reconciler import Reconciler
 from progress_broker.live.resume import Resumer
 from progress_broker.operations.store import Store
+from progress_broker.replay.streams import ReplayStreams
 from progress_broker.runtime import tracing
 from progress_broker.runtime.backoff import backoff_s
 from progress_broker.runtime.tally import Tally
@@ -88,6 +89,7 @@ class Hub:
             self._policy,
             lambda lane: self._feed_of[lane].up_to_date,
         )
+        self.replays = ReplayStreams(self._tasks, self.wheel, self.streams, self._policy, settings)
         self.signal_waits = SignalWaits()
         self._started = asyncio.Event()
         self.masters = Masters(store.connections)
@@ -169,9 +171,9 @@ class Hub:
 
         The clients reconnect to other replicas and resume from their positions.
         """
-        self.draining = self.bundles.draining = True
+        self.draining = self.bundles.draining = self.replays.draining = True
         self.signal_waits.close()
-        send_away(self.channels, {*self.connections, *self.bundles}, self.wheel, over_s)
+        send_away(self.channels, {*self.connections, *self.bundles, *self.replays}, self.wheel, over_s)
 
     async def wait_until_empty(self) -> None:
         """Wait until the last client is disconnected."""

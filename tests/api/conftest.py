@@ -98,6 +98,7 @@ async def server(app: Any, outlet: str, server_options: dict[str, Any]) -> Async
     await serving
     assert not hub.channels
     assert not hub.connections
+    assert not hub.replays
     assert len(hub.wheel) == 0
 
 

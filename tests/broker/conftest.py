@@ -15,4 +15,5 @@ async def hub(store: Store) -> AsyncIterator[Hub]:
         yield hub
     assert not hub.channels
     assert not hub.bundles
+    assert not hub.replays
     assert len(hub.wheel) == 0

@@ -45,7 +45,7 @@ class RevocationCheck:
         return self.is_revoked(principal) or (expires_at is not None and expires_at <= time.time())
 
     def _end_streams(self, hub: Hub) -> None:
-        for connection in (*hub.connections, *hub.bundles):
+        for connection in (*hub.connections, *hub.bundles, *hub.replays):
             if connection.holder is not None and self.is_revoked(connection.holder):
                 connection.close("revoked", reconnect=True)
         for channel in hub.channels:

@@ -75,7 +75,7 @@ class ReplicaCollector(Collector):
         )
         # `_value_`, because an enumeration's `value` and hash run Python code: that would be half the cost of a scrape.
         each = (one for channel in hub.channels for one in channel.subscriptions)
-        every: Iterable[Stream] = chain(each, hub.bundles)
+        every: Iterable[Stream] = chain(each, hub.bundles, hub.replays)
         open_now = Counter((one.outlet.kind, one.mode._value_, one.full_since is None) for one in every)
         for outlet in _OUTLETS:  # streams that are still resuming have no outlet: their response has not begun
             for mode, state in _STATES.items():

@@ -45,7 +45,7 @@ class OpenStream(BaseModel):
     outlet: str
     """How its events are sent: `adopted`, `asgi`, `websocket` or `poll`; `none` before the response has begun."""
     state: str
-    """`starting`, `awaiting`, `catching up` or `live`; of a WebSocket `open`."""
+    """`starting`, `awaiting`, `catching up` (so is a replay) or `live`; of a WebSocket `open`."""
     age_s: float | None
     """How long it has been open."""
     slow_s: float | None
@@ -127,6 +127,10 @@ class Streams(Protocol):
     def bundles(self) -> Iterable[Any]:
         """The streams that follow several operations."""
 
+    @property
+    def replays(self) -> Iterable[Any]:
+        """The replays of operations."""
+
 
 class LocalStreams:
     """The streams of one replica."""
@@ -179,7 +183,7 @@ class LocalStreams:
     def _alone(self) -> Iterator[Stream]:
         """Yield the streams with a connection of their own: neither members of a bundle nor carried by a WebSocket."""
         each = (one for channel in self._hub.channels for one in channel.subscriptions)
-        every: Iterable[Stream] = chain(each, self._hub.bundles)
+        every: Iterable[Stream] = chain(each, self._hub.bundles, self._hub.replays)
         return (one for one in every if not (one.delivery.connection or isinstance(one, MemberSubscription)))
 
     def _find(self, number: int) -> "Stream | Carrier | None":

@@ -1,47 +1,41 @@
 """The call that replays the events of an operation, as server-sent events."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from math import inf
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from progress_broker.errors import BrokerError, InvalidInput
 from progress_broker.model.grants import Action
 from progress_broker.model.position import order, parse
 from progress_broker.queries.times import read_time
-from progress_broker.replay.player import Player
 from progress_broker.replay.recording import Choice, Recorded
 from progress_broker.replay.timeline import Timeline
-from progress_broker.runtime.tasks import end
+from progress_broker.stream.delivery import ALL, Start
 from progress_broker.transfer.ahead import read_ahead
 from progress_broker.transfer.redis.source import RedisCopy, read_one
 from progress_server.auth.authorization import require_permission
-from progress_server.auth.guard import guard_of
 from progress_server.auth.principal import principal_of
+from progress_server.auth.revocation import bind_to_principal
+from progress_server.callback.connection import connection_in
 from progress_server.context import Context, Id, InContext
 from progress_server.http.headers import EVENT_STREAM
 from progress_server.http.openapi import rejections
 from progress_server.http.paths import REPLAY
 from progress_server.http.query_names import CheckedRoute
 from progress_server.sse.query import TYPES, read_types
+from progress_server.sse.response import stream_rejected, stream_response
 
 router = APIRouter(tags=["events"], route_class=CheckedRoute)
 
-LOOK_S = 1.0
-"""How often it looks whether the caller may still read, and whether the server shuts down."""
-PING_S = 15.0
-_AHEAD = 4
-"""Batches that may wait for a slow client."""
 _FASTEST, _SLOWEST = 10_000.0, 0.01
 _RESPONSES: dict[int | str, Any] = {
     200: {"description": "The events, and at last `replay-end`.", "content": {"text/event-stream": {}}},
     204: {"description": "Nothing follows the position: EventSource stops."},
-    **rejections("not-found", "gone", "too-many-streams"),
+    **rejections("not-found", "gone", "too-many-streams", "at-capacity", "draining", "storage-unavailable"),
 }
 _WHEN = "`2026-11-30T14:05:00Z`, `1h` ago, or milliseconds since 1970."
 
@@ -66,18 +60,25 @@ async def replay(
     """Replay what is kept of an operation up to now, with the pauses that were between its events, or faster.
 
     The events are those of a stream, with their own times. At the end comes `replay-end`, with how many there were, and
-    within how many milliseconds of their times 99 % of them were sent. It counts as a stream.
+    within how many milliseconds of their times 99 % of them were sent. It is one of the open streams.
     """
-    await require_permission(request, context, Action.READ, operation)
-    position = request.headers.get("last-event-id") or after
-    choice = await _choice(context, since, until, position, types)
-    timeline = Timeline(_speed(speed), inf if idle_limit_ms is None else idle_limit_ms / 1000)
-    copy = await read_one(context.store, operation)
-    if position is not None and order(copy.operation.position) <= parse(position):
-        return Response(status_code=204)
-    if request.method == "HEAD":
-        return Response(headers=EVENT_STREAM)
-    return StreamingResponse(_frames(request, context, copy, choice, timeline), headers=EVENT_STREAM)
+    try:
+        await require_permission(request, context, Action.READ, operation)
+        position = request.headers.get("last-event-id") or after
+        choice = await _choice(context, since, until, position, types)
+        timeline = Timeline(_speed(speed), inf if idle_limit_ms is None else idle_limit_ms / 1000)
+        copy = await read_one(context.store, operation)
+        if position is not None and order(copy.operation.position) <= parse(position):
+            return Response(status_code=204)
+        if request.method == "HEAD":
+            return Response(headers=EVENT_STREAM)
+        wanted = connection_in(request.scope).delivery(ALL)
+        delivery = bind_to_principal(wanted, principal_of(request), context.hub)
+        start = Start(position, beginning=position is None)
+        stream = context.hub.replays.open(operation, _chosen(copy, choice), timeline, start, delivery)
+    except BrokerError as error:
+        return stream_rejected(request, error)
+    return stream_response(request, stream, 0)
 
 
 def _speed(text: str) -> float:
@@ -102,52 +103,6 @@ async def _choice(
     wanted = read_types(types)
     chosen = frozenset(type.decode() for type in wanted) if wanted else frozenset[str]()
     return Choice(times[0], times[1], after, chosen)
-
-
-class _Queue:
-    """Events that are due, on their way to the client."""
-
-    def __init__(self) -> None:
-        self.waiting: asyncio.Queue[bytes] = asyncio.Queue(_AHEAD)
-
-    async def send(self, events: Sequence[Recorded]) -> None:
-        await self.waiting.put(b"".join([recorded.frame.wire for recorded in events]))
-
-
-async def _frames(
-    request: Request, context: Context, copy: RedisCopy, choice: Choice, timeline: Timeline
-) -> AsyncGenerator[bytes]:
-    principal, revocation = principal_of(request), guard_of(request).revocation
-    queue = _Queue()
-    player = Player(queue, timeline)
-    playing = asyncio.create_task(player.play_parts(_chosen(copy, choice)))
-    silent_s = 0.0
-    yield b": replay\n\n"
-    try:
-        while not (playing.done() and queue.waiting.empty()):
-            getting = asyncio.ensure_future(queue.waiting.get())
-            done, _ = await asyncio.wait((getting, playing), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            if context.hub.draining or revocation.is_expired_or_revoked(principal):
-                await end(getting)
-                return  # without `replay-end`: the client goes on from its position elsewhere, if it may
-            if getting in done:
-                silent_s = 0.0
-                yield getting.result()
-                continue
-            await end(getting)
-            silent_s += LOOK_S
-            if silent_s >= PING_S:
-                silent_s = 0.0
-                yield b": ping\n\n"
-        try:
-            playing.result()
-        except BrokerError:  # it was deleted, or Redis is away
-            return
-        late_ms = player.lateness.percentile_ms(99)
-        said = {"operation": copy.operation.id, "events": player.sent, "late_p99_ms": late_ms}
-        yield b"event: replay-end\ndata: %b\n\n" % orjson.dumps(said)
-    finally:
-        await end(playing)
 
 
 async def _chosen(copy: RedisCopy, choice: Choice) -> AsyncGenerator[list[Recorded]]:
