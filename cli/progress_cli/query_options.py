@@ -4,7 +4,7 @@ import datetime as day
 import inspect
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from typing import Annotated, Any, Optional
 
@@ -24,16 +24,20 @@ _FILES = (".ndjson", ".jsonl", ".gz", ".zst")
 """How the names of files end that may be the last of several arguments, which are ids."""
 
 
-def with_filters(*, ids: bool = False, file: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_filters(
+    *, ids: bool = False, file: bool = False, without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace a command's parameter `query` by one option for each field of a query, and with `ids` by the ids as
     arguments, too.
 
     `query` is then the pairs that were given. What is wrong in them is told before the command begins. With `file`, the
-    last argument may be the name of a file: the command's parameter `file`, or `-` without one.
+    last argument may be the name of a file: the command's parameter `file`, or `-` without one. The fields in `without`
+    get no option: the command has its own of that name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options = {field.name: _option(field) for field in FIELDS.values() if field.name not in _BY_ARGUMENT}
+        left_out = {*_BY_ARGUMENT, *without}
+        options = {field.name: _option(field) for field in FIELDS.values() if field.name not in left_out}
         if ids:
             options = {"id": _ids(file=file)} | options
 

@@ -78,6 +78,11 @@ def test_a_folder_of_a_package_s_name_is_not_taken_for_it(tmp_path: Path, monkey
             "PROGRESS_URL needs the package httpx: pip install 'progress-broker[http]'",
         ),
         ("auth key a", "fastapi", "auth key needs the package fastapi: pip install 'progress-broker[server]'"),
+        (
+            "replay a.ndjson --serve 0",
+            "fakeredis",
+            "replay --serve needs the package fakeredis: pip install 'progress-broker[testing]'",
+        ),
     ],
 )
 def test_a_command_whose_extra_is_missing_says_so_in_one_line(arguments: str, without: str, said: str) -> None:

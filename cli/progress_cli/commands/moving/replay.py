@@ -1,10 +1,11 @@
 """`replay`: show the events of operations again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -13,9 +14,11 @@ from progress_broker.archiving.stores import open_store
 from progress_broker.errors import InvalidInput, NotFound
 from progress_broker.model.operation import is_id
 from progress_broker.model.position import parse
-from progress_broker.queries.filters import Filters
+from progress_broker.queries.fields import Pairs, read_filters
+from progress_broker.replay.memory import MemoryStore
 from progress_broker.replay.player import Player, Sink
-from progress_broker.replay.recording import Choice, Recording, load
+from progress_broker.replay.recording import Choice, Recorded, Recording, any_operation, load
+from progress_broker.replay.spool import Spool
 from progress_broker.replay.timeline import Timeline
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
@@ -27,15 +30,33 @@ from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output.format import counted
 from progress_cli.output.replay import Envelopes, Stepwise, ToOperation
-from progress_cli.query_options import is_file, time_ms
+from progress_cli.query_options import is_file, time_ms, with_filters
 
 _OPERATION = "operation:"
 
 
+class _Asked(NamedTuple):
+    """What is to be replayed, and how."""
+
+    words: list[str]
+    query: Pairs
+    archive: str | None
+    choice: Choice
+    speed: float
+    idle_limit_s: float
+    loop: bool
+    step: bool
+
+
 @with_settings(*READER)
+@with_filters(without=("since", "until"))
 def replay(
     settings: Settings,
-    what: Annotated[list[str], typer.Argument(metavar="FILE|ID...", help="The file of an export, or operations.")],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE|ID...]", help="The file of an export, or operations; or choose them by options."),
+    ] = None,
+    query: Pairs = (),
     speed: Annotated[str, typer.Option(metavar="NUMBER|max", help="How many times faster; max: without pauses.")] = "1",
     idle_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Cut longer pauses to this, such as `2s`.")
@@ -55,22 +76,36 @@ def replay(
     target: Annotated[
         str | None, typer.Option(metavar="URL", help="The server with the new operation, if it is another one.")
     ] = None,
+    serve: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=0, max=65_535, help="Serve the page and the API at this port, as they were then."
+        ),
+    ] = None,
 ) -> None:
     """Show the events of operations again, with the pauses that were between them, or faster.
 
     For example `progress-broker replay import-42 --speed 10`, or `progress-broker replay failed.ndjson --to
-    operation:copy --target https://staging.example.org`. At the end, it says how late events were, and after a break
-    where to go on.
+    operation:copy --target https://staging.example.org`. With `--serve 8080`, http://127.0.0.1:8080 is a server in
+    memory, in which the operations go on as they did, under their ids. At the end, it says how late events were, and
+    after a break where to go on.
     """
-    pace = (_speed(speed), inf if idle_limit is None else seconds(idle_limit))
+    words = what or []
+    if not words and (not query or archive is not None):
+        raise InvalidInput("choose what to replay: the file of an export, ids, or options such as `--status failed`")
+    if step and PIPE in words:
+        raise InvalidInput("--step reads standard input, so the export can't come from there")
     if after is not None:
         parse(after)
-    now_types = frozenset(types.split(",")) if types else frozenset[str]()
-    choice = Choice(time_ms(since), time_ms(until), after, now_types)
-    if step and PIPE in what:
-        raise InvalidInput("--step reads standard input, so the export can't come from there")
-    source = ArchiveSource(open_store(archive), what) if archive is not None else None
-    asyncio.run(while_read(_replay(settings, what, source, choice, pace, loop, step, to, target)))
+    only = frozenset(types.split(",")) if types else frozenset[str]()
+    choice = Choice(time_ms(since), time_ms(until), after, only)
+    idle_limit_s = inf if idle_limit is None else seconds(idle_limit)
+    asked = _Asked(words, query, archive, choice, _speed(speed), idle_limit_s, loop, step)
+    with Spool() as spool:
+        if serve is None:
+            asyncio.run(while_read(_replay(settings, asked, spool, to, target)))
+        else:
+            _serve(settings, asked, spool, serve, alone=to == PIPE and target is None)
 
 
 def _speed(text: str) -> float:
@@ -83,40 +118,59 @@ def _speed(text: str) -> float:
     return speed
 
 
-async def _replay(
-    settings: Settings,
-    what: list[str],
-    source: OperationSource | None,
-    choice: Choice,
-    pace: tuple[float, float],
-    loop: bool,
-    step: bool,
-    to: str,
-    target: str | None,
-) -> None:
-    recording = await (_load(settings, what, choice) if source is None else load(source, choice))
+async def _replay(settings: Settings, asked: _Asked, spool: Spool, to: str, target: str | None) -> None:
+    recording = await _load(settings, asked, asked.choice, spool)
     async with _sink(settings, recording, to, target) as sink:
-        steps = Stepwise(sink) if step else sink
+        steps = Stepwise(sink) if asked.step else sink
         while True:
-            player = Player(steps, Timeline(inf if step else pace[0], pace[1]))
-            try:
-                await player.play(recording.events)
-            finally:
-                _report(player, recording, timed=pace[0] != inf and not step)
-            if not loop:
+            await _play(asked, recording.events, steps)
+            if not asked.loop:
                 return
 
 
-async def _load(settings: Settings, what: list[str], choice: Choice) -> Recording:
-    if is_file(what[0]):
-        if len(what) > 1:
+def _serve(settings: Settings, asked: _Asked, spool: Spool, port: int, *, alone: bool) -> None:
+    if asked.loop or asked.choice.types or not alone:
+        raise InvalidInput("--serve shows operations whole, once: leave out --loop, --types, --to and --target")
+    from progress_cli.server.replay import serve_replay  # imports the web framework
+
+    async def play(recording: Recording, store: MemoryStore) -> None:
+        events = await store.begin(recording, asked.choice)
+        await _play(asked, events, Stepwise(store) if asked.step else store)
+
+    # What was before is needed, too: it makes the state that the server begins with.
+    until = Choice(until_ms=asked.choice.until_ms)
+    serve_replay(settings, port, lambda: _load(settings, asked, until, spool), play)
+
+
+async def _load(settings: Settings, asked: _Asked, choice: Choice, spool: Spool) -> Recording:
+    source: OperationSource | None = None
+    if asked.archive is not None:
+        source = ArchiveSource(open_store(asked.archive), asked.words)
+    elif asked.words and is_file(asked.words[0]):
+        if len(asked.words) > 1:
             raise InvalidInput("replay either one file, or operations by their ids")
-        return await load(open_source(what[0]), choice)
+        source = open_source(asked.words[0])
+    if source is not None:
+        filters = read_filters(asked.query, round(1000 * time.time()))
+        return await load(source, choice, spool, filters.match if asked.query else any_operation)
     async with connect.operators(settings) as operators:
-        recording = await load(operators.source(Filters(ids=tuple(what))), choice)
-    if missing := [id for id in what if id not in recording.operations]:
+        now_ms = round(1000 * (await operators.now()).timestamp())
+        filters = read_filters((*(("id", id) for id in asked.words), *asked.query), now_ms)
+        recording = await load(operators.source(filters), choice, spool)
+    missing = [id for id in asked.words if id not in recording.operations]
+    if missing and not asked.query:
         raise NotFound(f"there is no operation {', '.join(missing)}")
     return recording
+
+
+async def _play(asked: _Asked, events: Iterable[Recorded], sink: Sink) -> None:
+    player = Player(sink, Timeline(inf if asked.step else asked.speed, asked.idle_limit_s))
+    ended = False
+    try:
+        await player.play(events)
+        ended = True
+    finally:
+        _report(player, ended=ended, timed=asked.speed != inf and not asked.step)
 
 
 @asynccontextmanager
@@ -139,12 +193,12 @@ async def _sink(settings: Settings, recording: Recording, to: str, target: str |
         yield ToOperation(await client.backend(), id, first)
 
 
-def _report(player: Player, recording: Recording, *, timed: bool) -> None:
+def _report(player: Player, *, ended: bool, timed: bool) -> None:
     """Tell how much was sent, how late, and where to go on."""
     said = f"{counted(player.sent, 'event')} replayed"
     late_ms = player.lateness.percentile_ms(99)
     if timed and late_ms is not None:
         said += f", 99 % of them within {late_ms} ms of their times"
-    if player.sent < len(recording.events):
+    if not ended:
         said += f"; go on with --after {player.position.decode()}" if player.position else "; nothing was sent"
     print_info(said)
