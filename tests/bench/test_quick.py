@@ -28,6 +28,7 @@ ALONE = {
     "imports": ["--seconds", "0.1"],
     "hostile": ["--seconds", "0.5"],
     "transfer": [],
+    "replay": ["--seconds", "1"],
 }
 
 
@@ -123,6 +124,11 @@ def test_imports(started: Runs) -> None:
 
 def test_transfer(started: Runs) -> None:
     assert [result["case"] for result in ended(started, "transfer")["results"]] == ["bare", "export", "import"]
+
+
+def test_replay(started: Runs) -> None:
+    figures = ended(started, "replay")  # it ends with 1 if a line is wrong
+    assert figures["events"] > 100
 
 
 def test_hostile(started: Runs) -> None:
