@@ -9,7 +9,7 @@ import orjson
 
 from progress_broker.archiving.archive import SUFFIX, compressed
 from progress_broker.archiving.stores import ObjectStore, read_object
-from progress_broker.errors import Conflict, NotFound
+from progress_broker.errors import Conflict, InvalidInput, NotFound
 from progress_broker.transfer.endpoints import OperationCopy, OperationSource
 from progress_broker.transfer.files.chunk_source import ChunkSource
 from progress_broker.transfer.files.compression import decompressed
@@ -19,15 +19,21 @@ from progress_broker.transfer.files.writer import ExportWriter
 from progress_broker.transfer.format import ExportHead, OperationEnd
 
 MANIFEST: Final = "manifest.json"
+CALLERS: Final = "callers.json"
 FORMAT, VERSION = "progress-backup", 1
 PART_BYTES = 1024 * 1024 * 1024
 """About how large the lines of a file are, before they are compressed."""
 
 
 async def back_up(
-    source: OperationSource, store: ObjectStore, ended: Callable[[OperationEnd], None], *, part_bytes: int = PART_BYTES
+    source: OperationSource,
+    store: ObjectStore,
+    ended: Callable[[OperationEnd], None],
+    *,
+    callers: bytes | None = None,
+    part_bytes: int = PART_BYTES,
 ) -> None:
-    """Write a backup; raise `Conflict` if the store has one already."""
+    """Write a backup, with what is to be kept about `callers`; raise `Conflict` if the store has one already."""
     if await store.has(MANIFEST):
         raise Conflict(f"{store.address} has a backup already: use another folder for each backup")
     head, parts = await source.head(), list[dict[str, Any]]()
@@ -42,6 +48,9 @@ async def back_up(
             more = part.more
     manifest = {"format": FORMAT, "version": VERSION, "made_at": head.exported_at, "release": head.release}
     manifest |= {"schema": head.schema, "prefix": head.prefix, "parts": parts}
+    if callers is not None:
+        await store.put(CALLERS, _once(callers))
+        manifest["callers"] = {"name": CALLERS, "sha256": sha256(callers).hexdigest()}
     await store.put(MANIFEST, _once(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n"))
 
 
@@ -96,7 +105,20 @@ class BackupSource:
                 async for copy in copies:
                     yield copy
             if digest.hexdigest() != part["sha256"]:
-                raise DamagedExport(f"{part['name']} of {self._store.address} was changed: its digest does not match")
+                raise self._changed(part["name"])
+
+    async def callers(self) -> bytes:
+        """Return what the backup has about callers; raise `InvalidInput` if it has nothing, `DamagedExport`."""
+        known = (await self._read_manifest()).get("callers")
+        if known is None:
+            raise InvalidInput(f"the backup in {self._store.address} has no secrets: it was made without --secrets")
+        data = b"".join([chunk async for chunk in self._chunks(known["name"])])
+        if sha256(data).hexdigest() != known["sha256"]:
+            raise self._changed(known["name"])
+        return data
+
+    def _changed(self, name: str) -> DamagedExport:
+        return DamagedExport(f"{name} of {self._store.address} was changed: its digest does not match")
 
     async def _chunks(self, name: str) -> AsyncGenerator[bytes]:
         try:
