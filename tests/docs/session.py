@@ -22,7 +22,7 @@ from tests.servers import START_S, ApiReplica, Process, RealRedis, free_port, ne
 
 TIMEOUT_S = 120  # a block may start several programs, on a machine that is busy with others
 REDIS_PORT, SERVER_PORT = "6379", "8000"
-_PORTS = re.compile(r"((?:127\.0\.0\.1|localhost):|--port |-p |http\.server )(\d{4,5})\b")
+_PORTS = re.compile(r"((?:127\.0\.0\.1|localhost):|--port |--serve |-p |http\.server )(\d{4,5})\b")
 _SERVER = re.compile(rf"(127\.0\.0\.1|localhost):{SERVER_PORT}\b")
 EVENT_SOURCE = "import { EventSource } from 'eventsource';\n"
 
