@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from progress_broker.copying.following import LaneCopy, newest
-from progress_broker.errors import Conflict, StorageUnavailable
+from progress_broker.errors import Conflict, StorageFull, StorageUnavailable
 from progress_broker.model.position import order
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
@@ -20,6 +20,8 @@ from progress_broker.storage.keys import copying_key, meta_key
 
 MARK = "copy_of"
 """The field of the meta key."""
+_NAMELESS = b"nameless"
+"""The name of a source that is too full to store one. What its feeds have tells it from others, too."""
 
 
 class Claim:
@@ -59,18 +61,21 @@ class Claim:
                 )
             with storage_errors():
                 await commands.hset(self._meta, MARK, origin)
-        elif mark != origin:
+        elif mark != origin and _NAMELESS not in (mark, origin):
             raise Conflict("the target is a copy of another Redis: use an empty one, or another --to-prefix")
         await self._check_ends()
 
     async def _origin(self) -> bytes:
         """Return what names the source: a field of its meta key, so that it may move to another address."""
         commands, meta = self._source.connections.commands, meta_key(self._source.keyspace.prefix)
-        with storage_errors():
-            origin: bytes | None = await commands.hget(meta, "origin")
-            if origin is None:
-                await commands.hsetnx(meta, "origin", secrets.token_hex(8))
-                origin = await commands.hget(meta, "origin")
+        try:
+            with storage_errors():
+                origin: bytes | None = await commands.hget(meta, "origin")
+                if origin is None:
+                    await commands.hsetnx(meta, "origin", secrets.token_hex(8))
+                    origin = await commands.hget(meta, "origin")
+        except StorageFull:  # which may be why it is copied to another one
+            return _NAMELESS
         if origin is None:
             raise StorageUnavailable("the source did not store its name: try again")
         return origin
