@@ -146,11 +146,16 @@ def second_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedi
 
 
 @pytest.fixture
-def shards(redis_url: str, second_server: RealRedis) -> tuple[str, str]:
-    """The addresses of two empty servers."""
+def second_url(second_server: RealRedis) -> str:
     with redis.Redis.from_url(second_server.url) as client:
         client.flushall()
-    return redis_url, second_server.url
+    return second_server.url
+
+
+@pytest.fixture
+def shards(redis_url: str, second_url: str) -> tuple[str, str]:
+    """The addresses of two empty servers."""
+    return redis_url, second_url
 
 
 @pytest.fixture(scope="session")
@@ -179,8 +184,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def url_of(kind: str, request: pytest.FixtureRequest) -> str:
     """Return the address of an empty Redis of a kind."""
-    if kind == "redis":
-        single: str = request.getfixturevalue("redis_url")
+    if kind in ("redis", "second"):
+        single: str = request.getfixturevalue("redis_url" if kind == "redis" else "second_url")
         return single
     topologies: Topologies = request.getfixturevalue("topologies")
     return topologies.emptied(kind)

@@ -10,6 +10,15 @@ from progress_broker.model.operation import TERMINAL
 from progress_broker.operations.store import Store
 from progress_broker.transfer.redis.source import read_entries
 
+COPIED_TO = {
+    "redis": "cluster",
+    "cluster": "second",
+    "sentinel": "valkey9",
+    "valkey8": "sentinel",
+    "valkey9": "valkey8",
+}
+"""The kind of Redis to which one of each kind is copied: each is a source, and a target."""
+
 
 @asynccontextmanager
 async def copying(source: Store, target: Store) -> AsyncIterator[Copier]:

@@ -95,8 +95,8 @@ class Copier:
         """Wait until the copy has all that the source has at one moment, and all operations were looked at."""
         await self.passed.wait()
         ends = await self.ends()
-        while (  # noqa: ASYNC110 - of two servers, none tells the other
-            any(lane.is_before(last) for lane, last in zip(self.lanes, ends, strict=True)) or not self.passed.is_set()
+        while not self.passed.is_set() or any(  # noqa: ASYNC110 - of two servers, none tells the other
+            lane.doubtful or lane.is_before(last) for lane, last in zip(self.lanes, ends, strict=True)
         ):
             await asyncio.sleep(CAUGHT_UP_S)
 
@@ -121,6 +121,14 @@ class Copier:
         for store in (self.source, self.target):
             await self._look(store)
         return self.copied - before
+
+    async def agrees(self, ends: Sequence[bytes]) -> bool:
+        """Return whether the feeds of the target end as those of the source did. Followers look at those that don't."""
+        for lane, entry, last in zip(
+            self.lanes, await retried(lambda: newest(self.target, self.lanes)), ends, strict=True
+        ):
+            lane.doubtful = lane.doubtful or not entry[0] == lane.at == last
+        return not any(lane.doubtful for lane in self.lanes)
 
     @property
     def lost(self) -> list[int]:

@@ -7,6 +7,7 @@ from functools import partial
 from progress_broker.access.deny_list import DenyList
 from progress_broker.copying.claim import check_unused
 from progress_broker.copying.copier import Copier, retried
+from progress_broker.copying.replicated import until_replicated
 from progress_broker.errors import Conflict
 from progress_broker.limits.principals import LimitsCopy
 from progress_broker.model.operation import TERMINAL, Status
@@ -39,20 +40,25 @@ async def cut_over(copier: Copier, say: Say, rest_s: float = REST_S) -> None:
     passes = 0
     while True:
         before = await _at_rest(copier, say, rest_s)
+        await retried(partial(until_replicated, copier.target, say))
         differing = await copier.compare()
         if await copier.ends() != before or await _servers(copier):
             say("the source was written to during the last look: it is looked at again")
             continue
-        if not differing:
+        if differing:
+            passes += 1
+            if passes == _PASSES:
+                raise Conflict(
+                    f"{differing} operations still differ from the source, though nothing changes there: is the clock"
+                    " of the target right? Nothing was cut over"
+                )
+            continue
+        await retried(partial(check_unused, copier.target))
+        await retried(partial(finish, copier.source, copier.target))
+        await retried(partial(until_replicated, copier.target, say))
+        if await copier.agrees(before):
             break
-        passes += 1
-        if passes == _PASSES:
-            raise Conflict(
-                f"{differing} operations still differ from the source, though nothing changes there: is the clock of"
-                " the target right? Nothing was cut over"
-            )
-    await retried(partial(check_unused, copier.target))
-    await retried(partial(finish, copier.source, copier.target))
+        say("the source or the target has lost events, as after a failover: the copy is mended")
     await retried(copier.unmark)
 
 

@@ -132,12 +132,28 @@ class Follower:
         for (feed, lane), length in zip(self._lanes.items(), await _lengths(self._source, lanes), strict=True):
             self._lengths[lane.number] = max(length, self._source.settings.feed_length)
             if lane.begun and not await self._connection.has_all({feed: lane.at}):
-                self._lost(lane, f"its feed no longer has the entry {lane.at.decode()}, where the copy ends", True)
+                where = f"the entry {lane.at.decode()}, where the copy ends"
+                if await self._was_trimmed(feed, lane):
+                    self._lost(lane, f"its feed no longer has {where}", True)
+                else:
+                    await self._begin_anew(lane)
+                    self._lost(lane, f"the source has lost {where}, as after a failover", False)
+
+    async def _was_trimmed(self, feed: bytes, lane: LaneCopy) -> bool:
+        """Whether a feed, which does not have the last entry of its copy, has only later ones."""
+        last = await self._connection.last(feed)
+        return last is not None and lane.is_before(last[0]) and await self._connection.trimmed_past(feed, lane.at)
+
+    async def _begin_anew(self, lane: LaneCopy) -> None:
+        """Remove the copy of a feed, which has entries that the source does not have any more."""
+        async with lane.lock:
+            await self._target.connections.commands.delete(self._target.keyspace.lane(lane.number).feed)
+            lane.begin((EMPTY, []))
 
     async def _step(self) -> None:
         """Read what follows, and copy it."""
         if any(lane.doubtful for lane in self._lanes.values()):
-            raise StorageUnavailable("the target has lost what was copied, as after a failover")
+            raise StorageUnavailable("the source or the target has lost events, as after a failover")
         positions = [lane.at for lane in self._lanes.values()]
         reply = await self._connection.request(self._xread + packed(positions))
         for feed, entries in reply or ():
