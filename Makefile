@@ -35,7 +35,7 @@ pytest: $(VENV)/.dev $(PACKAGES)
 
 topologies: $(VENV)/.topologies  ## tests of the broker and of workers over each kind of Redis, also the one in memory and Valkey's
 	@deploy/test-system.sh
-	PROGRESS_TEST_ALL_BACKENDS=1 $(PYTEST) -n 3 tests/broker tests/workers tests/topologies tests/deploy/test_cluster.py tests/deploy/test_compose_kinds.py  # each starts all of them
+	PROGRESS_TEST_ALL_BACKENDS=1 PROGRESS_COPY_EVENTS=10 $(PYTEST) -n 3 tests/broker tests/workers tests/topologies tests/transfer tests/deploy/test_cluster.py tests/deploy/test_compose_kinds.py  # each starts all of them
 
 frameworks: $(VENV)/.frameworks  ## the server in apps on each server that people run apps with
 	@deploy/test-system.sh

@@ -8,7 +8,6 @@ from pathlib import Path
 import fakeredis
 import fakeredis.aioredis
 import pytest
-import redis
 
 from progress_broker.errors import Conflict, Gone
 from progress_broker.hub import Hub
@@ -24,31 +23,29 @@ from progress_broker.runtime.tasks import end
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.schema import ensure_schema
 from progress_broker.storage.scripts import MIRROR, MIRROR_FEED
-from tests.conftest import make_settings
+from tests.conftest import make_settings, url_of
 from tests.keyspace import flush_all, unbounded
 from tests.servers import RealRedis, eventually, free_port
-from tests.transfer.copies import contents, copy_once, copying
+from tests.transfer.copies import COPIED_TO, contents, copy_once, copying
 from tests.transfer.fleet import SUCCEEDED, make_fleet, publish
 from tests.workers.proxy import Proxy
 
 
 @pytest.fixture
-async def target(store: Store, backend: str, second_server: RealRedis) -> AsyncIterator[Store]:
-    """Another Redis, with another prefix: a single server, or the double."""
+async def target(store: Store, backend: str, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Another Redis, of another kind and with another prefix."""
     if backend == "fakeredis":
         server = fakeredis.FakeServer()
         settings = make_settings(lanes=store.keyspace.lanes, prefix="other")
         connections = Connections.of(*(fakeredis.aioredis.FakeRedis(server=server, protocol=2) for _ in range(2)))
         opened = Store(connections, await ensure_schema(connections, settings), settings)
     else:
-        with redis.Redis.from_url(second_server.url) as client:
-            client.flushall()
-        settings = make_settings(redis_url=second_server.url, lanes=store.keyspace.lanes, prefix="other")
-        opened = await Store.open(settings)
+        url = url_of(COPIED_TO[backend], request)
+        opened = await Store.open(make_settings(redis_url=url, lanes=store.keyspace.lanes, prefix="other"))
     async with opened:
         yield opened
-        [master] = await opened.connections.masters()
-        assert await unbounded(opened.connections.commands, master, opened.keyspace, settings) == []
+        for master in await opened.connections.masters():
+            assert await unbounded(opened.connections.commands, master, opened.keyspace, opened.settings) == []
 
 
 async def change_everything(store: Store) -> None:
@@ -108,7 +105,7 @@ async def test_what_the_source_no_longer_has_goes_from_the_copy(store: Store, ta
 async def test_a_copy_that_breaks_off_anywhere_goes_on(store: Store, target: Store) -> None:
     await make_fleet(store)
     chosen = random.Random(5)
-    for n in range(25):
+    for n in range(10):
         async with copying(store, target) as copier:
             task = asyncio.create_task(copier.following(copier.caught_up()))
             await asyncio.sleep(chosen.uniform(0, 0.02))
