@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from statistics import median
 
 import orjson
 import pytest
 
 from progress_broker.access import deny_list
+from progress_broker.copying.copier import Copier
 from progress_broker.copying.cut_over import cut_over
 from progress_broker.errors import Conflict, StorageUnavailable
 from progress_broker.limits.principals import NewLimits, list_limits, set_limits
@@ -17,17 +20,21 @@ from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations import retention
 from progress_broker.operations.store import Store
+from progress_broker.runtime.tasks import end
 from tests.chaos.client import Client
-from tests.conftest import make_settings
+from tests.conftest import make_settings, url_of
 from tests.servers import ApiReplica, RealRedis, eventually, free_port
-from tests.transfer.copies import contents, copy_once, copying
+from tests.topologies.kinds import ALL_BACKENDS
+from tests.transfer.copies import COPIED_TO, contents, copy_once, copying
 from tests.transfer.fleet import SUCCEEDED, make_fleet, publish
 from tests.workers.proxy import Proxy
 
-WORKERS, EVERY_S = 4, 0.02
+WORKERS, EVERY_S, LATE_S = 4, 0.02, 0.2
 EVENTS = int(os.environ.get("PROGRESS_COPY_EVENTS", "1"))
-"""How many events each publish has: 200 events a second with one, 2,000 with ten."""
-LEAST = 60 * EVENTS
+"""How many events each publish has: with one, 200 a second in all; with ten, 2,000 a second, and for longer."""
+LEAST = EVENTS * (60 if EVENTS == 1 else 500)
+"""How many events each worker publishes on each side, at least."""
+KINDS = ("redis", "sentinel", "cluster") if ALL_BACKENDS in os.environ else ("redis",)
 
 
 class Worker:
@@ -37,11 +44,13 @@ class Worker:
         self.store, self.id, self.seq, self.ending = store, id, 0, False
 
     async def run(self) -> None:
+        due = time.monotonic()
         while not self.ending:
             events = [NewEvent("log", b'{"message":"line"}', "", "worker", self.seq + n) for n in range(1, EVENTS + 1)]
             self.seq += EVENTS
             await self._publish(events)
-            await asyncio.sleep(EVERY_S)
+            due = max(due + EVERY_S, time.monotonic() - LATE_S)
+            await asyncio.sleep(due - time.monotonic())
         await self._publish([SUCCEEDED.numbered("worker", self.seq + 1)])
 
     async def _publish(self, events: list[NewEvent]) -> None:
@@ -80,21 +89,32 @@ class OfMany(Client):
             self.cut()
 
 
-async def test_each_client_is_told_each_event_once(folder: Path) -> None:
+async def lags(copier: Copier, found: list[float]) -> None:
+    while True:
+        found.append(await copier.lag_s())
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_client_is_told_each_event_once(kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
+    """Connections of the copier to a single server are cut, and answers lost, while it copies."""
     ids = [f"w{n}" for n in range(WORKERS)]
     old_port, new_port, ports = free_port(), free_port(), [free_port() for _ in range(4)]
     async with AsyncExitStack() as stack:
         old = stack.enter_context(RealRedis(folder / "old", port=old_port))
-        new = stack.enter_context(RealRedis(folder / "new", port=new_port))
+        copy_proxy = stack.enter_context(Proxy(new_port))
+        if kind == "redis":
+            new_url, copy_url = stack.enter_context(RealRedis(folder / "new", port=new_port)).url, copy_proxy.url
+        else:
+            new_url = copy_url = url_of(kind, request)
         before = [stack.enter_context(ApiReplica(old.url, folder / f"old-{at}", ports[at], drain_s=1)) for at in (0, 1)]
         workers_proxy = stack.enter_context(Proxy(old_port))
-        copy_proxy = stack.enter_context(Proxy(new_port))
         source = await stack.enter_async_context(await Store.open(make_settings(redis_url=old.url)))
         lanes = source.keyspace.lanes
-        target = await stack.enter_async_context(await Store.open(make_settings(redis_url=copy_proxy.url, lanes=lanes)))
+        target = await stack.enter_async_context(await Store.open(make_settings(redis_url=copy_url, lanes=lanes)))
         through = await stack.enter_async_context(await Store.open(make_settings(redis_url=workers_proxy.url)))
         for id in ids:
-            await source.create(NewOperation(id=id, kind="flip", lease_s=30, history_length=10_000))
+            await source.create(NewOperation(id=id, kind="flip", lease_s=30, history_length=100_000))
         clients = [Client(id, ports) for id in ids[:3]]
         many = [OfMany("flip", ids, ports) for _ in range(3)]
         watching = [asyncio.create_task(client.run()) for client in (*clients, *many)]
@@ -102,32 +122,41 @@ async def test_each_client_is_told_each_event_once(folder: Path) -> None:
         workers = [Worker(through, id) for id in ids]
         working = [asyncio.create_task(worker.run()) for worker in workers]
 
-        said: list[str] = []
+        said, behind_s, began = list[str](), list[float](), time.monotonic()
         async with copying(source, target) as copier:
             copied = asyncio.create_task(copier.following(cut_over(copier, said.append, rest_s=0.3)))
+            looking = asyncio.create_task(lags(copier, behind_s))
             for cut in range(1, 6):  # while it copies
                 await eventually(lambda cut=cut: min(it.seq for it in workers) > LEAST * cut / 5, "work goes on")  # type: ignore[misc]
                 copy_proxy.losing = 2
                 await asyncio.to_thread(copy_proxy.cut)
             copy_proxy.losing = 0
+            rate = sum(it.seq for it in workers) / (time.monotonic() - began)
             assert not copied.done(), copied.result()
-            workers_proxy.target = free_port()  # nobody is there
+            await end(looking)
+            workers_proxy.target, stopped = free_port(), time.monotonic()  # nobody is there
             await asyncio.to_thread(workers_proxy.cut)
             for replica in before:
                 await asyncio.to_thread(replica.stop)
             await copied
+        took_s = time.monotonic() - stopped
         assert said[0].startswith("waiting until the servers at the source are stopped: ")
         for at in (2, 3):
-            server = ApiReplica(new.url, folder / f"new-{at}", ports[at], drain_s=1)
+            server = ApiReplica(new_url, folder / f"new-{at}", ports[at], drain_s=1)
             await asyncio.to_thread(stack.enter_context, server)
-        workers_proxy.target = new_port
+        there = await stack.enter_async_context(await Store.open(make_settings(redis_url=new_url)))
         went_over_at = min(it.seq for it in workers)
+        for worker in workers:
+            worker.store = there
         await eventually(lambda: min(it.seq for it in workers) > went_over_at + LEAST, "work goes on there")
         for worker in workers:
             worker.ending = True
         await asyncio.gather(*working, *watching)
-        direct = await stack.enter_async_context(await Store.open(make_settings(redis_url=new.url)))
-        published = {id: (await direct.get(id)).events for id in ids}
+        published = {id: (await there.get(id)).events for id in ids}
+    print(
+        f"copy to {kind}: {rate:,.0f} events/s, {median(behind_s):.2f} s behind (at most {max(behind_s):.2f}), cut over"
+        f" in {took_s:.1f} s, {sum(published.values()):,} events to each client of all of them"
+    )
     assert [fault for client in (*clients, *many) for fault in client.faults] == []
     assert copier.lost == []
     assert published == {worker.id: worker.seq + 2 for worker in workers}  # pending, and the end
@@ -137,9 +166,11 @@ async def test_each_client_is_told_each_event_once(folder: Path) -> None:
         assert each.told == {id: list(range(1, published[id] + 1)) for id in ids}
 
 
-@pytest.fixture
-def urls(shards: tuple[str, str]) -> tuple[str, str]:
-    return shards
+@pytest.fixture(params=COPIED_TO.items() if ALL_BACKENDS in os.environ else [("redis", "second")], ids="-".join)
+def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The addresses of two empty Redis."""
+    source, target = request.param
+    return url_of(source, request), url_of(target, request)
 
 
 async def test_a_copy_that_is_cut_over_is_a_redis_like_others(urls: tuple[str, str]) -> None:
