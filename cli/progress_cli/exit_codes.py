@@ -29,6 +29,7 @@ REJECTED = 2
 CANCELLED = 3
 MISSING = 4
 STORAGE = 5
+INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 EXIT_CODES = (
@@ -39,7 +40,7 @@ EXIT_CODES = (
     " `run` ends with the exit code of its command, and with 3 if it was cancelled from elsewhere."
     " `doctor` ends with 1 if it found warnings, and with 2 if it found faults."
     " `serve` waits for an unavailable Redis, and ends with 5 only for permanent errors."
-    " `serve`, `demo` and `archive` without `--once` end with 0 when Ctrl-C or SIGTERM stops them."
+    " `serve`, `demo`, `copy --follow` and `archive` without `--once` end with 0 when Ctrl-C or SIGTERM stops them."
 )
 
 _CODES: dict[type, int] = {

@@ -17,7 +17,7 @@ from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
 from tests.cli.conftest import Shell
 from tests.conftest import make_settings
-from tests.servers import RealRedis, wait_until
+from tests.servers import wait_until
 
 
 def lines_of(text: bytes | str) -> list[Any]:
@@ -240,29 +240,3 @@ def test_an_archiver_goes_on_for_one_that_was_killed_and_writes_nothing_twice(sh
     flush(shell)
     for id in (*list(before)[-3:], "op-0", f"op-{count - 1}"):
         assert shell.lines("show", id, "--from", str(place))[0]["status"] == "succeeded"
-
-
-def test_copy_goes_on_and_is_finished_by_the_cut_over(shell: Shell, second_server: RealRedis) -> None:
-    with redis.Redis.from_url(second_server.url) as client:
-        client.flushall()
-    for id in ("a", "open"):
-        shell.says("publish", id, "--create", "--kind", "import", "--type", "progress", "--data", "{}")
-    shell.says("publish", "a", "--type", "end", "--data", '{"status": "succeeded"}')
-    to = ("copy", "--to-redis-url", second_server.url)
-    done = shell.run(*to)
-    assert (done.returncode, done.stderr) == (0, "progress-broker: the copy has caught up: 2 operations\n")
-    shell.says("publish", "open", "--type", "log", "--data", '{"message": "later"}')
-    done = shell.run("copy", "--to-redis-url", "-", "--cut-over", stdin=second_server.url.encode() + b"\n")
-    assert done.returncode == 0
-    assert (
-        f"start servers and workers with PROGRESS_REDIS_URL={second_server.url} and PROGRESS_PREFIX=pb" in done.stderr
-    )
-    there = shell.lines("ls", "--redis-url", second_server.url)
-    assert there == shell.lines("ls")
-    assert "neither empty nor a copy" in shell.fails(2, *to)
-    assert "the target is the source itself" in shell.fails(
-        2, "copy", "--to-redis-url", shell.env["PROGRESS_REDIS_URL"]
-    )
-    audited = lines_of(shell.says("audit", "--action", "copy", "-o", "jsonl"))
-    assert [line["target"] for line in audited] == [second_server.url] * 2
-    assert len(lines_of(shell.says("audit", "--redis-url", second_server.url, "-o", "jsonl"))) == 1

@@ -24,6 +24,10 @@ META_FIELDS = ("schema", "lanes", "tags")
 _SCHEMA = str(SCHEMA).encode()
 
 
+class OtherLanes(SetupError):
+    """A Redis was set up with another number of lanes than the settings have."""
+
+
 async def ensure_schema(connections: Connections, settings: Settings) -> Keyspace:
     """Check that this Redis can be used, and return the keyspace that all its users share.
 
@@ -102,7 +106,7 @@ def read_meta(reply: Sequence[bytes], settings: Settings) -> Keyspace:
         )
     lanes, tags = int(reply[1]), reply[2].decode("utf-8", "replace")
     if settings.lanes is not None and settings.lanes != lanes:
-        raise SetupError(
+        raise OtherLanes(
             f"this Redis was set up with {lanes} lanes, but PROGRESS_LANES is {settings.lanes}:"
             f" remove PROGRESS_LANES, or set it to {lanes}"
         )

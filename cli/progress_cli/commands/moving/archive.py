@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import signal
-from collections.abc import Coroutine
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
@@ -15,11 +13,10 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
 from progress_cli import connect
+from progress_cli.commands.moving.until_stopped import until_stopped
 from progress_cli.exit_codes import FAILED, print_error, print_info
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.format import counted
-
-ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @with_settings(*CLIENT)
@@ -47,7 +44,7 @@ async def _archive(settings: Settings, to: str, once: bool, every_s: float) -> N
                 async with archiver.lease.held():
                     await archiver.pass_once()
             else:
-                await _until_stopped(_keep_archiving(archiver, every_s))
+                await until_stopped(_keep_archiving(archiver, every_s))
         finally:
             done = archiver.archived
             failed = f", {done.failed} could not be read" if done.failed else ""
@@ -64,23 +61,3 @@ async def _keep_archiving(archiver: Archiver, every_s: float) -> None:
         except (Conflict, StorageUnavailable) as error:  # the lease was lost, or could not be asked for
             print_error(error.detail)
             await asyncio.sleep(every_s)
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work until it ends, or Ctrl-C or SIGTERM end it, which is no error."""
-    loop, task, stopped = asyncio.get_running_loop(), asyncio.create_task(work), asyncio.Event()
-
-    def stop() -> None:
-        stopped.set()
-        task.cancel()
-
-    for number in ENDING:
-        loop.add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not stopped.is_set():
-            raise
-    finally:
-        for number in ENDING:
-            loop.remove_signal_handler(number)

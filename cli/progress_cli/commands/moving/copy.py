@@ -11,14 +11,16 @@ import typer
 from progress_broker.access.audit import AuditEntry, record_once
 from progress_broker.copying.copier import Copier
 from progress_broker.copying.cut_over import cut_over as go_over
-from progress_broker.errors import SetupError
+from progress_broker.errors import SetupError, StorageFull
 from progress_broker.operations.store import Store
 from progress_broker.runtime.tasks import end
 from progress_broker.settings import Settings, load_settings
 from progress_broker.storage.lanes import shown as lanes_shown
+from progress_broker.storage.schema import OtherLanes
 from progress_cli import connect
 from progress_cli.caller import caller
-from progress_cli.exit_codes import REJECTED, print_error, print_info
+from progress_cli.commands.moving.until_stopped import until_stopped
+from progress_cli.exit_codes import INTERRUPTED, OK, REJECTED, print_error, print_info
 from progress_cli.options import CLIENT, with_settings
 from progress_cli.output.format import counted
 from progress_cli.output.transfer import shown
@@ -51,46 +53,62 @@ def copy(
     logging.basicConfig(format="progress-broker: %(message)s", level=logging.WARNING)
     address = sys.stdin.readline().strip() if to_redis_url == _STDIN else to_redis_url
     source = connect.locate(settings)
-    to = load_settings(redis_url=address, prefix=to_prefix or source.prefix)
-    left_out = asyncio.run(_copy(source, to, follow=follow, cut_over=cut_over))
-    for line in left_out:
-        print_error(line)
-    if left_out:
-        raise typer.Exit(REJECTED)
+    raise typer.Exit(asyncio.run(_copy(source, address, to_prefix or source.prefix, follow=follow, cut_over=cut_over)))
 
 
-async def _copy(settings: Settings, to: Settings, *, follow: bool, cut_over: bool) -> list[str]:
-    """Copy; return what is missing in the copy, and why."""
-    async with await Store.open(settings) as source, await _open_target(to, source.keyspace.lanes) as target:
+async def _copy(settings: Settings, to_redis_url: str, to_prefix: str, *, follow: bool, cut_over: bool) -> int:
+    """Copy; return the exit code."""
+    async with (
+        await Store.open(settings) as source,
+        await _open_target(to_redis_url, to_prefix, source.keyspace.lanes) as target,
+    ):
         copier = Copier(source, target)
         async with copier.claimed():
-            await record_once(source, AuditEntry(caller(), "redis", "copy", _place(to)))
-            progress = _Progress(copier)
-            watching = asyncio.create_task(progress.watch())
-            try:
-                with shown("Copying:", progress):
-                    await copier.following(_work(copier, follow=follow, cut_over=cut_over))
-            finally:
-                await end(watching)
-        if cut_over:
+            await record_once(source, AuditEntry(caller(), "redis", "copy", _place(target.settings)))
+            stopped = await _show(copier, follow=follow, cut_over=cut_over)
+        if cut_over and not stopped:
             await record_once(target, AuditEntry(caller(), "redis", "cut-over", _place(settings)))
             print_info(
                 "the copy is complete, and the same as the source: start servers and workers with"
-                f" PROGRESS_REDIS_URL={_place(to)} and PROGRESS_PREFIX={to.prefix}, and none at the source any more"
+                f" PROGRESS_REDIS_URL={_place(target.settings)} and PROGRESS_PREFIX={to_prefix},"
+                " and none at the source any more"
             )
     if copier.lost:
         print_info(f"streams of many operations in {lanes_shown(copier.lost)} may begin anew: their feeds have gaps")
-    return [f"operation {id} is not in the copy: {why}" for id, why in copier.mirror.left_out.items()]
+    for id, why in copier.mirror.left_out.items():
+        print_error(f"operation {id} is not in the copy: {why}")
+    if copier.mirror.left_out:
+        return REJECTED
+    return INTERRUPTED if stopped and (cut_over or not follow) else OK
 
 
-async def _open_target(to: Settings, lanes: int) -> Store:
+async def _open_target(redis_url: str, prefix: str, lanes: int) -> Store:
     try:
-        return await Store.open(to.model_copy(update={"lanes": lanes}))
-    except SetupError as error:
+        settings = load_settings(redis_url=redis_url, prefix=prefix)
+        return await Store.open(settings.model_copy(update={"lanes": lanes}))
+    except OtherLanes:
         raise SetupError(
-            f"the target can't take the copy: {error.detail}. It needs {lanes} lanes, as the source has; an empty Redis"
-            " is set up so"
+            f"the target was set up with another number of lanes than the source, which has {lanes}: use an empty"
+            " Redis, or another --to-prefix"
         ) from None
+    except (SetupError, StorageFull) as error:
+        named = error.detail.replace("PROGRESS_REDIS_URL", "--to-redis-url").replace("PROGRESS_PREFIX", "--to-prefix")
+        raise SetupError(f"the target can't be used: {named}") from None
+
+
+async def _show(copier: Copier, *, follow: bool, cut_over: bool) -> bool:
+    """Copy, and show how far it is. Return whether Ctrl-C or SIGTERM stopped it, and say so."""
+    progress = _Progress(copier)
+    watching = asyncio.create_task(progress.watch())
+    try:
+        with shown("Copying:", progress):
+            stopped = await until_stopped(copier.following(_work(copier, follow=follow, cut_over=cut_over)))
+    finally:
+        await end(watching)
+    if stopped:
+        finish = "with --cut-over it also finishes it" if not cut_over else "the source is still the one to use"
+        print_info(f"stopped: {progress}. The same command goes on with the copy; {finish}")
+    return stopped
 
 
 async def _work(copier: Copier, *, follow: bool, cut_over: bool) -> None:
@@ -111,7 +129,10 @@ class _Progress:
         self._copier, self._lag_s = copier, 0.0
 
     def __str__(self) -> str:
-        return f"{counted(self._copier.looked, 'operation')} looked at, {self._lag_s:.1f} s behind"
+        looked = counted(self._copier.looked, "operation")
+        if not self._copier.passed.is_set():
+            return f"{looked} looked at so far"
+        return f"it has all, {looked}, and is {self._lag_s:.1f} s behind"
 
     async def watch(self) -> None:
         """Look again and again how far the copy is behind."""
