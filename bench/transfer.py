@@ -1,5 +1,5 @@
-"""Events a second of an export and of an import, compared with a bare loop that only reads the same events with XRANGE.
-Exits with 1 if an export is below 0.5, or an import below 0.3, of the bare loop.
+"""Events a second of an export, of an import and of a copy to another Redis, compared with a bare loop that only reads
+the same events with XRANGE. Exits with 1 if an export is below 0.5, an import below 0.3, or a copy below 0.06, of it.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.harness import Spread, alternating, note, options, ratios, read_options, report, settings_for
 from bench.processes import Cores, PrivateRedis, pin
+from progress_broker.copying.copier import Copier
 from progress_broker.model.entry import NewEvent
 from progress_broker.model.operation import NewOperation
 from progress_broker.operations.store import Store
@@ -24,16 +25,18 @@ from progress_broker.transfer.redis.target import RedisTarget
 
 OPERATIONS, EVENTS = 100, 1_000
 PART, CHUNK = 200, 256 * 1024
-LEAST_EXPORT, LEAST_IMPORT = 0.5, 0.3
-VARIANTS = ("bare", "export", "import")
+BOUNDS = {"export": 0.5, "import": 0.3, "copy": 0.06}
+"""The least of the bare loop."""
+VARIANTS = ("bare", *BOUNDS)
 DATA = b'{"current":%d,"total":1000,"percent":%d,"message":"row %d","unit":"rows"}'
 
 
 class Transfer:
     """Operations to move, and what moves them. Each measurement returns the events a second."""
 
-    def __init__(self, store: Store, operations: int) -> None:
-        self._store, self._ids = store, [f"op-{number}" for number in range(operations)]
+    def __init__(self, store: Store, other: PrivateRedis, operations: int) -> None:
+        self._store, self._other = store, other
+        self._ids = [f"op-{number}" for number in range(operations)]
         self._text = b""
 
     async def fill(self) -> None:
@@ -51,6 +54,7 @@ class Transfer:
             "bare": self._bare,
             "export": self._export,
             "import": self._import,
+            "copy": self._copy,
         }
         began = time.perf_counter()
         events = await calls[variant]()
@@ -87,16 +91,24 @@ class Transfer:
             assert outcome.result is Result.STORED, outcome
         return self._text.count(b'"k":"event"')
 
+    async def _copy(self) -> int:
+        self._other.client.flushall()
+        async with await Store.open(settings_for(self._other.url)) as target:
+            copier = Copier(self._store, target)
+            async with copier.claimed():
+                await copier.following(copier.caught_up())
+        return self._text.count(b'"k":"event"')
+
 
 async def _chunks(text: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(text), CHUNK):
         yield text[at : at + CHUNK]
 
 
-async def measure(url: str, rounds: int, operations: int) -> dict[str, list[float]]:
+async def measure(url: str, other: PrivateRedis, rounds: int, operations: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     async with await Store.open(settings_for(url)) as store:
-        transfer = Transfer(store, operations)
+        transfer = Transfer(store, other, operations)
         await transfer.fill()
         for variant in alternating(VARIANTS, rounds):
             if variant == "import":
@@ -112,22 +124,21 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=OPERATIONS, help=f"of {EVENTS} events each ({OPERATIONS})")
     given = read_options(parser)
     cores = Cores.split()
-    with PrivateRedis(cores.others) as redis:
+    with PrivateRedis(cores.others) as redis, PrivateRedis(cores.others) as other:
         pin(cores.measured)
-        found = asyncio.run(measure(redis.url, given.rounds, 10 if given.quick else given.operations))
+        found = asyncio.run(measure(redis.url, other, given.rounds, 10 if given.quick else given.operations))
         shares = {variant: ratios(found[variant], found["bare"]) for variant in VARIANTS}
         table = Table(title=f"events a second, {EVENTS} an operation; bare: XRANGE of {PART} and nothing else")
         for column in ("", "events/s", "of bare"):
             table.add_column(column, justify="right" if column else "left")
         for variant in VARIANTS:
             table.add_row(variant, Spread.of(found[variant]).text(0), shares[variant].text(2))
-        passed = shares["export"].median >= LEAST_EXPORT and shares["import"].median >= LEAST_IMPORT
+        passed = all(shares[variant].median >= least for variant, least in BOUNDS.items())
         results = [
             {"case": variant, "events_s": Spread.of(found[variant]).json(0), "of_bare": shares[variant].json()}
             for variant in VARIANTS
         ]
-        bounds = {"export": LEAST_EXPORT, "import": LEAST_IMPORT}
-        report("transfer", redis, given, table, {"results": results, "bounds": bounds, "passed": passed})
+        report("transfer", redis, given, table, {"results": results, "bounds": BOUNDS, "passed": passed})
     return 0 if passed or given.quick or given.no_check else 1
 
 
