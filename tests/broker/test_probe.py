@@ -57,6 +57,15 @@ async def test_delivery_is_proved_once_a_probe_is_back_and_for_three_periods() -
     assert bench.probe.not_ready_reason == "feed silent"
 
 
+async def test_one_that_is_back_at_once_proves_delivery() -> None:
+    bench = Bench()
+    for _ in range(10):  # whichever way its time would be rounded
+        bench.timers.advance(0.9996)
+        await bench.probe.once()
+        bench.come_back()
+        assert bench.probe.proved_at == bench.timers.clock()
+
+
 async def test_one_that_is_long_on_its_way_proves_nothing() -> None:
     bench = Bench()
     await bench.probe.once()

@@ -91,7 +91,7 @@ class Probe:
     async def _once(self) -> None:
         before, self._suspected_reason = self._suspected_reason, "redis away"  # until it answers
         try:
-            await self._send(next(self._lanes), self._operation, b"%.3f" % self._clock())
+            await self._send(next(self._lanes), self._operation, repr(self._clock()).encode())
         except StorageReadOnly as error:
             self._refusals["read-only"] += 1
             self._suspected_reason, self._rejected_at, self.detail = "redis replica", self._clock(), error.detail
