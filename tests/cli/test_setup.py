@@ -78,13 +78,13 @@ def test_a_stale_address_of_an_embedded_redis(lonely: Shell) -> None:
     assert "start `progress-broker serve`" in lonely.fails(5, "show", "a")
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
+@pytest.mark.parametrize("command", ["serve --port", "demo --port", "replay a.ndjson --serve"])
 def test_a_port_in_use(lonely: Shell, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        line = lonely.fails(5, command, "--port", port)
+        line = lonely.fails(5, *command.split(), port)
     assert line.startswith(f"can't listen on 127.0.0.1:{port}")
-    assert "another --port" in line
+    assert "another port" in line
     assert not (lonely.folder / "data").exists()
 
 

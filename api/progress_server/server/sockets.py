@@ -58,8 +58,8 @@ def _bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     except OSError as error:
         why = error.strerror or str(error)
         advice = {
-            errno.EADDRINUSE: "stop the program that listens there, or choose another --port",
-            errno.EACCES: "choose a --port of 1024 or above",
+            errno.EADDRINUSE: "stop the program that listens there, or choose another port",
+            errno.EACCES: "choose a port of 1024 or above",
         }.get(error.errno or 0, "choose a --host that is an address of this machine")
         raise SetupError(f"can't listen on {host}:{port} ({why.partition(' (')[0]}): {advice}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
