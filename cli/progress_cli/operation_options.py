@@ -10,7 +10,7 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.validation import read_json
-from progress_cli.options import option_kind
+from progress_cli.options import option_kind, with_parameters
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: one object per line.")]
@@ -42,13 +42,7 @@ def with_new_operation(
                 words["metadata"] = read_metadata(words["metadata"])
             command(words=words, **given)
 
-        parameters: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-            parameters += options.values() if name == "words" else [parameter]
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
+        return with_parameters(run, command, words=options.values())
 
     return decorate
 

@@ -3,7 +3,7 @@
 import inspect
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -81,6 +81,19 @@ def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., No
         return run
 
     return decorate
+
+
+def with_parameters(
+    run: Callable[..., None], command: Callable[..., None], **several: Iterable[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give `run`, which calls a command, the command's parameters; `several` others in place of the one of a name."""
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        parameters += several.get(name, (parameter,))
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def _load(overrides: dict[str, Any]) -> Settings:

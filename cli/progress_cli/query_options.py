@@ -14,6 +14,7 @@ from progress_broker.errors import InvalidInput
 from progress_broker.queries.fields import FIELDS, QueryField, read_filters
 from progress_broker.queries.fields import Pairs as Pairs
 from progress_broker.queries.times import read_time
+from progress_cli.options import with_parameters
 
 _BY_ARGUMENT = frozenset({"id"})
 """Fields that are a command's arguments."""
@@ -49,16 +50,7 @@ def with_filters(
             read_filters(pairs, round(1000 * time.time()))
             command(query=pairs, **given)
 
-        parameters: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-            if name == "query":
-                parameters += options.values()
-            elif not (file and name == "file"):
-                parameters.append(parameter)
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
+        return with_parameters(run, command, query=options.values(), **({"file": ()} if file else {}))
 
     return decorate
 

@@ -152,6 +152,22 @@ def test_a_cancel_says_what_it_did(shell: Shell) -> None:
     assert shell.says("cancel", "a") == "a: already cancelled\n"
     assert shell.lines("cancel", "a")[0]["status"] == "cancelled"
     assert shell.says("cancel", "a", "--force") == "a: already cancelled\n"
+    assert "not a valid id" in shell.fails(4, "cancel", "a/b")
+
+
+def test_the_audit_has_what_was_done_to_one_operation(shell: Shell) -> None:
+    make(shell, "a", "--type", "progress", "--data", "{}")
+    shell.says("signal", "a", "pause")
+    for _ in range(2):  # the second one changes nothing
+        shell.says("cancel", "a", "--reason", "too slow")
+    shell.says("cancel", "a", "--force")
+    entries = [json.loads(line) for line in shell.says("audit", "--target", "a", "-o", "jsonl").splitlines()]
+    assert [(entry["action"], entry["detail"]) for entry in reversed(entries)] == [
+        ("signal", "pause"),
+        ("cancel", "too slow"),
+        ("cancel", "by force"),
+    ]
+    assert {(entry["who"], entry["via"], entry["result"]) for entry in entries} == {(caller(), "redis", "ok")}
 
 
 def test_a_cancel_of_what_nobody_has_begun_ends_it(shell: Shell) -> None:

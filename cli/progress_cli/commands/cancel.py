@@ -11,16 +11,12 @@ from progress_broker.model.validation import validated
 from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.caller import caller
-from progress_cli.commands.many.acting import MOST, PIPE, RPS, DryRun, Ids, Most, Options, Rps, Yes, act_on_many
+from progress_cli.commands.many.acting import Ids, Options, act_on_many, act_on_one, is_one, with_many
 from progress_cli.operation_options import AsJson
-from progress_cli.options import READER, with_settings
 from progress_cli.output import format
-from progress_cli.query_options import with_filters
 
 
-@with_settings(*READER)
-@with_filters()
+@with_many
 def cancel(
     settings: Settings,
     ids: Ids = None,
@@ -31,10 +27,8 @@ def cancel(
     force: Annotated[
         bool, typer.Option("--force", help="End the operation now. Later updates from its worker are rejected.")
     ] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    rps: Rps = RPS,
-    most: Most = MOST,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Ask the worker of an operation, and the workers of its children, to stop. They see who asked.
@@ -42,9 +36,8 @@ def cancel(
     An operation that no worker has started ends at once. An operation that has ended does not change. Several
     operations are named, or chosen by a query; then it asks before it does anything.
     """
-    if query or dry_run or ids is None or len(ids) != 1 or ids == [PIPE]:
-        validated(NewCancel, {"reason": reason})
-        options = Options(dry_run, yes, rps, most)
+    validated(NewCancel, {"reason": reason})
+    if options.dry_run or ids is None or not is_one(ids, query):
         act_on_many(
             settings, ids or (), query, options, lambda many: many.cancel(reason=reason, force=force), "cancelled"
         )
@@ -71,8 +64,10 @@ def _became(operation: Operation, changed: bool, force: bool, now: datetime) -> 
 
 
 async def _cancel(settings: Settings, id: str, reason: str | None, force: bool) -> tuple[Operation, bool, datetime]:
-    async with connect.client(settings) as client:
-        before = await client.get(id)
-        after = await client.cancel(id, reason, by=caller(), force=force)
+    async with connect.client(settings) as client, connect.operators(settings) as operators:
+        before, many = await client.get(id), operators.many
+        said = ": ".join(filter(None, ("by force" if force else "", reason)))
+        await act_on_one(many, many.cancel(reason=reason, force=force), id, said)
+        after = await client.get(id)
         changed = (before.done, before.cancel_requested) != (after.done, after.cancel_requested)
         return after, changed, await client.now()

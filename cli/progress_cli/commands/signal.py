@@ -1,6 +1,5 @@
 """`signal`: send a message to an operation's worker, other than a cancel."""
 
-import asyncio
 from typing import Annotated
 
 import orjson
@@ -13,15 +12,12 @@ from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.caller import caller
-from progress_cli.commands.many.acting import MOST, PIPE, RPS, DryRun, Most, Options, Rps, Yes, act_on_many
+from progress_cli.commands.many.acting import Options, act_on_many, act_on_one, is_one, with_many
 from progress_cli.operation_options import AsJson
-from progress_cli.options import READER, with_settings
 from progress_cli.output import format
-from progress_cli.query_options import with_filters
 
 
-@with_settings(*READER)
-@with_filters()
+@with_many
 def signal(
     settings: Settings,
     words: Annotated[
@@ -33,10 +29,8 @@ def signal(
     ],
     query: Pairs,
     data: Annotated[str | None, typer.Option(metavar="JSON", help="The data of the signal.")] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    rps: Rps = RPS,
-    most: Most = MOST,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to an operation's worker, such as `pause`.
@@ -45,16 +39,15 @@ def signal(
     query; then it asks before it does anything.
     """
     *ids, type = words
-    if query or dry_run or len(ids) != 1 or ids == [PIPE]:
-        if not (ids or query):
-            raise InvalidInput(f"name an operation, or choose some by options, before the type {type!r}", field="type")
-        options, sent = Options(dry_run, yes, rps, most), _signal(type, data)
+    if not (ids or query):
+        raise InvalidInput(f"name an operation, or choose some by options, before the type {type!r}", field="type")
+    sent = _signal(type, data)
+    if options.dry_run or not is_one(ids, query):
         act_on_many(settings, ids, query, options, lambda many: many.signal(sent), "signalled")
     (id,) = ids
-    sent = _signal(type, data)
-    by = caller() if settings.url is None else None  # a server says itself who sent it, if it knows
-    asyncio.run(_send(settings, id, sent, by))
+    connect.ask(settings, lambda operators: act_on_one(operators.many, operators.many.signal(sent), id, sent.type))
     if as_json:
+        by = caller() if settings.url is None else None  # a server says itself who sent it, if it knows
         typer.echo(orjson.dumps({"id": id, **sent.model_dump(), "by": by}).decode())
     else:
         typer.echo(f"{id}: sent {format.plain(sent.type)}")
@@ -65,8 +58,3 @@ def _signal(type: str, data: str | None) -> NewSignal:
         raise InvalidInput("`cancel` is not a signal type; use `progress-broker cancel ID`", field="type")
     value = None if data is None else read_json(data.encode("utf-8", "surrogateescape"))
     return validated(NewSignal, {"type": type, "data": value})
-
-
-async def _send(settings: Settings, id: str, signal: NewSignal, by: str | None) -> None:
-    async with connect.client(settings) as client:
-        await client.signal(id, signal.type, signal.data, by=by)

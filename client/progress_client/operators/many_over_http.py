@@ -36,7 +36,8 @@ class ManyOverHttp(FinderOverHttp):
     def signal(self, sent: NewSignal) -> Verb:
         """Return what sends a signal to workers."""
         body = sent.model_dump_json().encode()
-        return Verb("signal", Action.CANCEL, UNFINISHED, _act(lambda id: self._ask("POST", f"{id}/signals", body)))
+        act = _act(lambda id: self._ask("POST", f"{id}/signals", body, repeatable=False))  # workers would get it twice
+        return Verb("signal", Action.CANCEL, UNFINISHED, act)
 
     def delete(self, *, force: bool) -> Verb:
         """Return what deletes operations."""
@@ -79,10 +80,16 @@ class ManyOverHttp(FinderOverHttp):
         """Do nothing: the server records each call."""
 
     async def _ask(
-        self, method: str, path: str, body: bytes | None = None, query: Sequence[tuple[str, str]] = ()
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        *,
+        repeatable: bool = True,
     ) -> Answer:
         url = f"{OPERATIONS}/{path}"
-        return await self._connection.request(method, url, body=body, query=query, repeatable=True)
+        return await self._connection.request(method, url, body=body, query=query, repeatable=repeatable)
 
 
 def _act(ask: Callable[[str], Awaitable[Answer]], has_changed: Callable[[Answer], bool] = lambda _: True) -> Act:

@@ -1,10 +1,12 @@
 """What commands on many operations have in common: which ones, a look at them, the question, and what came of it."""
 
 import asyncio
+import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Annotated, NamedTuple, NoReturn
+from functools import wraps
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
@@ -18,7 +20,9 @@ from progress_broker.settings import Settings
 from progress_broker.storage.lanes import shown
 from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, STORAGE, exit_code, print_error, print_info
+from progress_cli.options import READER, with_parameters, with_settings
 from progress_cli.output import format
+from progress_cli.query_options import with_filters
 from progress_client.operators.many import Many
 
 PIPE = "-"
@@ -30,19 +34,38 @@ MOST = 100_000
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID...|-]", help="Operations; `-` reads ids from standard input.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Rps = Annotated[float, typer.Option("--rps", min=0.1, help="How many operations a second, at most.")]
-Most = Annotated[int, typer.Option("--max", min=1, help="Refuse to act on more operations than this.")]
 
 
 class Options(NamedTuple):
     """How to act on many operations."""
 
-    dry_run: bool
-    yes: bool
-    rps: float
-    most: int
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    rps: Annotated[float, typer.Option("--rps", min=0.1, help="How many operations a second, at most.")] = RPS
+    most: Annotated[int, typer.Option("--max", min=1, help="Refuse to act on more operations than this.")] = MOST
+
+
+def with_many(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command on many operations its `settings`, its `query` and its `options`, each as options of its own."""
+    many = inspect.signature(Options, eval_str=True).parameters
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(options=Options(**{name: given.pop(name) for name in many}), **given)
+
+    return with_settings(*READER)(with_filters()(with_parameters(run, command, options=many.values())))
+
+
+def is_one(ids: Sequence[str] | None, query: Pairs) -> bool:
+    """Return whether a command was given the id of one operation, and nothing else."""
+    return len(ids or ()) == 1 and ids != [PIPE] and not query
+
+
+async def act_on_one(many: Many, verb: Verb, id: str, detail: str) -> None:
+    """Do it to one operation, and record in the audit if that changed it."""
+    _check_id(id)
+    if await verb.act(id):
+        await many.record(verb, id, detail)
 
 
 def act_on_many(
@@ -173,6 +196,11 @@ def _read_ids(given: Iterable[str]) -> list[str]:
     for word in given:
         words += [line.strip() for line in sys.stdin if line.strip()] if word == PIPE else [word]
     for word in words:
-        if not is_id(word):
-            raise NotFound(f"there is no operation {format.plain(word[:128])!r}: that is not a valid id")
+        _check_id(word)
     return list(dict.fromkeys(words))
+
+
+def _check_id(word: str) -> None:
+    if not is_id(word):
+        said = f"there is no operation {format.plain(word[:128])!r}: that is not a valid id"
+        raise NotFound(f"{said}, which has up to 128 of A-Z, a-z, 0-9, . _ ~ -")

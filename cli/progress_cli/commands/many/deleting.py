@@ -13,30 +13,25 @@ from progress_broker.queries.fields import Pairs
 from progress_broker.settings import Settings
 from progress_broker.storage.lanes import shown
 from progress_cli import connect
-from progress_cli.commands.many.acting import MOST, RPS, DryRun, Ids, Most, Options, Rps, Yes, act_on_many
-from progress_cli.options import READER, with_settings
-from progress_cli.query_options import with_filters
+from progress_cli.commands.many.acting import Ids, Options, act_on_many, is_one, with_many
 
 _PAGE = 200
 
 
-@with_settings(*READER)
-@with_filters()
+@with_many
 def rm(
     settings: Settings,
     ids: Ids = None,
     query: Pairs = (),
     force: Annotated[bool, typer.Option("--force", help="Also those that have not ended.")] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    rps: Rps = RPS,
-    most: Most = MOST,
+    *,
+    options: Options,
 ) -> None:
     """Delete operations that have ended, by their ids or by a query. Their ids can't be used again for a while.
 
     Deleting frees memory, also where Redis is full.
     """
-    options = Options(dry_run, yes or _is_one(ids, query), rps, most)
+    options = options._replace(yes=options.yes or is_one(ids, query))
     act_on_many(settings, ids or (), query, options, lambda many: many.delete(force=force), "deleted")
 
 
@@ -47,8 +42,7 @@ class Per(StrEnum):
     OWNER = "owner"
 
 
-@with_settings(*READER)
-@with_filters()
+@with_many
 def purge(
     settings: Settings,
     query: Pairs,
@@ -56,10 +50,8 @@ def purge(
         int | None, typer.Option("--keep", min=0, metavar="N", help="Keep those N that ended last.")
     ] = None,
     per: Annotated[Per | None, typer.Option("--per", help="Keep N of each kind, or of each owner.")] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    rps: Rps = RPS,
-    most: Most = MOST,
+    *,
+    options: Options,
 ) -> None:
     """Delete the operations of a query that have ended, such as `--ended-until 7d`, or `--kind import`.
 
@@ -67,7 +59,7 @@ def purge(
     """
     if per is not None and keep is None:
         raise InvalidInput("--per needs --keep N: how many of each to keep", field="per")
-    options, ids = Options(dry_run, yes, rps, most), list[str]()
+    ids = list[str]()
     if keep is not None:
         ids, query = asyncio.run(_but_newest(settings, query, keep, per)), ()
         if not ids:
@@ -94,7 +86,3 @@ async def _but_newest(settings: Settings, query: Pairs, keep: int, per: Per | No
             cursor = page.next_cursor
             if cursor is None:
                 return older
-
-
-def _is_one(ids: list[str] | None, query: Pairs) -> bool:
-    return len(ids or ()) == 1 and ids != ["-"] and not query

@@ -10,13 +10,10 @@ from progress_broker.operations.retention import PINNED, Keep
 from progress_broker.queries.fields import Pairs
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
-from progress_cli.commands.many.acting import MOST, RPS, DryRun, Ids, Most, Options, Rps, Yes, act_on_many
-from progress_cli.options import READER, with_settings
-from progress_cli.query_options import with_filters
+from progress_cli.commands.many.acting import Ids, Options, act_on_many, with_many
 
 
-@with_settings(*READER)
-@with_filters()
+@with_many
 def retain(
     settings: Settings,
     ids: Ids = None,
@@ -28,10 +25,8 @@ def retain(
     default: Annotated[
         bool, typer.Option("--default", help="As the retention of all operations, and their creators, say.")
     ] = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    rps: Rps = RPS,
-    most: Most = MOST,
+    *,
+    options: Options,
 ) -> None:
     """Say how long chosen operations are kept. It counts more than the retention of all (`retention`).
 
@@ -40,9 +35,7 @@ def retain(
     if (last is not None) + pin + default != 1:
         raise InvalidInput("say how long: one of --for, --pin and --default")
     keep = None if default else PINNED if pin else Keep(_seconds(last or ""))
-    act_on_many(
-        settings, ids or (), query, Options(dry_run, yes, rps, most), lambda many: many.retain(keep), "kept anew"
-    )
+    act_on_many(settings, ids or (), query, options, lambda many: many.retain(keep), "kept anew")
 
 
 def _seconds(text: str) -> float:
