@@ -1,6 +1,6 @@
 """The calls that act on many operations, and the one that says how long an operation is kept."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -30,6 +30,8 @@ router = APIRouter(tags=["operations"], route_class=CheckedRoute)
 MOST_IDS = 1_000
 MOST = 100_000
 """How many operations one request acts on, unless it says another number."""
+
+_Handler = Callable[[Request, InContext], Awaitable[Response]]
 
 QueryValue = str | list[str] | bool | int
 
@@ -85,13 +87,18 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "/v1/operations:cancel",
-    status_code=202,
-    response_model=Operation,
-    responses=_RESPONSES,
-    openapi_extra=_body(CancelMany),
-)
+def _on_many(verb: str, model: type[Chosen]) -> Callable[[_Handler], _Handler]:
+    """Return the decorator of a call that acts on many operations."""
+    return router.post(
+        f"/v1/operations:{verb}",
+        status_code=202,
+        response_model=Operation,
+        responses=_RESPONSES,
+        openapi_extra=_body(model),
+    )
+
+
+@_on_many("cancel", CancelMany)
 async def cancel_many(request: Request, context: InContext) -> Response:
     """Ask the workers of many operations to stop. The response is an operation that shows how far this is."""
     asked = await read_model(request, CancelMany)
@@ -100,13 +107,7 @@ async def cancel_many(request: Request, context: InContext) -> Response:
     return await _act(request, context, verb, asked)
 
 
-@router.post(
-    "/v1/operations:signal",
-    status_code=202,
-    response_model=Operation,
-    responses=_RESPONSES,
-    openapi_extra=_body(SignalMany),
-)
+@_on_many("signal", SignalMany)
 async def signal_many(request: Request, context: InContext) -> Response:
     """Send a signal to the workers of many operations. The response is an operation that shows how far this is."""
     asked = await read_model(request, SignalMany)
@@ -114,9 +115,7 @@ async def signal_many(request: Request, context: InContext) -> Response:
     return await _act(request, context, verbs.signal(context.store, sent, by=principal_of(request).name or None), asked)
 
 
-@router.post(
-    "/v1/operations:purge", status_code=202, response_model=Operation, responses=_RESPONSES, openapi_extra=_body(Chosen)
-)
+@_on_many("purge", Chosen)
 async def purge(request: Request, context: InContext) -> Response:
     """Delete many operations that have ended. The response is an operation that shows how far this is."""
     return await _act(request, context, verbs.delete(context.store), await read_model(request, Chosen))
