@@ -100,6 +100,21 @@ class App(FastAPI):
         return app
 
 
+@asynccontextmanager
+async def _answering(store: Store, hub: Hub, reloader: Reloader, drain_s: float) -> AsyncIterator[None]:
+    """Answer what operators ask this replica through any other: which streams it has, to kick, reload and drain."""
+    local = LocalStreams(hub)
+    asked = {
+        Question.STREAMS: local.listed,
+        Question.KICK: local.kick,
+        Question.RELOAD: lambda _: reload_when_asked(reloader),
+        Question.DRAIN: local.drain(drain_s),
+    }
+    async with Answerer(store, hub.streams.replica, asked) as answerer:
+        hub.internal_handlers[ASK] = answerer.received
+        yield
+
+
 def create_app(
     settings: Settings | None = None,
     store: Store | None = None,
@@ -147,15 +162,7 @@ def create_app(
         handlers = {} if callback is None else await resources.enter_async_context(callback.running(ours))
         hub = await resources.enter_async_context(Hub(ours, config, tally=tally))
         hub.internal_handlers |= handlers
-        local = LocalStreams(hub)
-        asked = {
-            Question.STREAMS: local.listed,
-            Question.KICK: local.kick,
-            Question.RELOAD: lambda _: reload_when_asked(reloader),
-            Question.DRAIN: local.drain(config.drain_s),
-        }
-        answerer = await resources.enter_async_context(Answerer(ours, hub.streams.replica, asked))
-        hub.internal_handlers[ASK] = answerer.received
+        await resources.enter_async_context(_answering(ours, hub, reloader, config.drain_s))
         reaper = await resources.enter_async_context(Reaper(ours))
         await resources.enter_async_context(guard.running(ours, hub, LimitsCopy(ours, limiter)))
         ring = LogRing()
