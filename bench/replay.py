@@ -1,6 +1,6 @@
 """How late `replay --speed 10` is with an hour of events, by when their lines arrive in a pipe. Their bytes and their
-order have to be those of streams. Exits with 1 if they are not, or if 99 % of them are more than 20 ms later than a
-process wakes up that only sleeps until the same times.
+order have to be those of streams. Exits with 1 if they are not, or if 99 % of them are more than 20 ms later than the
+lines of a process that only sleeps until the same times.
 """
 
 import os
@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
 
 from bench.harness import note, options, read_options, report
-from bench.processes import Child, Cores, pin
+from bench.processes import Cores, pin
 from progress_broker.model.position import milliseconds
 from progress_broker.replay.player import Lateness
 from progress_broker.replay.recording import Recorded
@@ -32,13 +32,23 @@ OPERATIONS = 5
 MOST_LATE_MS = 20
 BEGAN_MS = 1_795_959_000_000
 PART = 500
+SLEEPER = """
+import os, sys, time
+start = time.monotonic()
+for due in {}:
+    while (left := start + due - time.monotonic()) > 0:
+        time.sleep(left)
+    os.write(1, b"\\n")
+"""
+"""Writes a line when each is due, and does nothing else: what is late there is late because of the machine."""
 
 
 class Seen(NamedTuple):
-    """Lines, and when each arrived."""
+    """Lines, when each arrived, and what came on standard error."""
 
     lines: list[bytes]
     at_s: list[float]
+    said: str
 
 
 def made(seconds: float) -> list[Recorded]:
@@ -75,10 +85,9 @@ def write(path: Path, events: list[Recorded]) -> None:
         file.write(writer.file_end())
 
 
-def replayed(path: Path, cores: Cores) -> tuple[Seen, str]:
-    """Return what the command prints, and what it tells in the end."""
-    command = [sys.executable, "-P", "-m", "progress_cli", "replay", str(path), "--speed", str(SPEED)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def printed(command: list[str], cores: Cores) -> Seen:
+    """Return what a Python program prints, and what it tells in the end."""
+    process = subprocess.Popen([sys.executable, "-P", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     pin(cores.measured, process.pid)
@@ -92,7 +101,7 @@ def replayed(path: Path, cores: Cores) -> tuple[Seen, str]:
     said = process.stderr.read().decode()
     if process.wait():
         raise RuntimeError(said)
-    return Seen(lines, at_s), said.strip()
+    return Seen(lines, at_s, said.strip())
 
 
 def due_of(events: list[Recorded]) -> list[float]:
@@ -109,18 +118,6 @@ def lateness_of(at_s: list[float], due_s: list[float]) -> Lateness:
     return late
 
 
-def sleeper(pipe: Connection, due_s: list[float]) -> None:
-    """Tell when a process wakes up that only sleeps: what is late there is late because of the machine."""
-    pipe.send("ready")
-    at_s, start = list[float](), time.perf_counter()
-    for due in due_s:
-        while (left := start + due - time.perf_counter()) > 0:
-            time.sleep(left)
-        at_s.append(time.perf_counter())
-    pipe.recv()
-    pipe.send(at_s)
-
-
 def main() -> int:
     parser = options(__doc__, rounds=1, seconds=SECONDS)
     parser.add_argument("--no-check", action="store_true", help="do not exit with 1 if the bound is missed")
@@ -133,16 +130,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-replay-") as folder:
         path = Path(folder) / "events.ndjson"
         write(path, events)
+        sleeper = Path(folder) / "sleeper.py"
+        sleeper.write_text(SLEEPER.format(due_s))
         for _ in range(given.rounds):
-            with Child(sleeper, due_s, cores=cores.measured) as asleep:
-                seen, said = replayed(path, cores)
-                machine = lateness_of(asleep.ask("when"), due_s)
+            with ThreadPoolExecutor(1) as beside:
+                asleep = beside.submit(printed, [str(sleeper)], cores)
+                seen = printed(["-m", "progress_cli", "replay", str(path), "--speed", str(SPEED)], cores)
+                machine = lateness_of(asleep.result().at_s, due_s)
             if seen.lines != wanted:
                 note(f"wrong: {len(seen.lines)} lines of {len(wanted)}, or other ones")
                 return 1
             late = lateness_of(seen.at_s, due_s)
             found.append((late.percentile_ms(50) or 0, late.percentile_ms(99) or 0, machine.percentile_ms(99) or 0))
-            note(f"p50 {found[-1][0]} ms, p99 {found[-1][1]} ms, the machine {found[-1][2]} ms; {said}")
+            note(f"p50 {found[-1][0]} ms, p99 {found[-1][1]} ms, the machine {found[-1][2]} ms; {seen.said}")
     p50, p99, machine_p99 = (statistics.median(values) for values in zip(*found, strict=True))
     passed = p99 <= machine_p99 + MOST_LATE_MS
     table = Table(title=f"{len(events)} events of {SPEED * given.seconds:.0f} s, {SPEED} times as fast: how late")
