@@ -18,6 +18,7 @@ from progress_broker.settings import load_settings
 from progress_broker.storage import schema
 from progress_broker.storage.keys import Keyspace, lane_tags
 from tests.conftest import make_settings
+from tests.servers import eventually
 
 
 class TestKeys:
@@ -298,20 +299,42 @@ async def test_tasks_that_have_just_ended_hold_up_nobody() -> None:
     await tasks.close()
 
 
+async def forgetful(forgot: list[bool]) -> None:
+    """Go on after the first cancellation."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if forgot:
+                raise
+            forgot.append(True)
+
+
 async def test_a_task_that_forgets_a_cancellation_is_ended_all_the_same() -> None:
     forgot: list[bool] = []
-
-    async def forgetful() -> None:
-        while True:
-            try:
-                await asyncio.sleep(3600)
-            except asyncio.CancelledError:
-                if forgot:
-                    raise
-                forgot.append(True)
-
-    task = asyncio.create_task(forgetful())
+    task = asyncio.create_task(forgetful(forgot))
     await asyncio.sleep(0)
     await end(task)
     assert forgot
     assert task.cancelled()
+
+
+async def test_no_task_outlives_an_owner_that_is_ended_repeatedly() -> None:
+    forgot: list[bool] = []
+
+    async def own() -> None:
+        owned.append(asyncio.create_task(forgetful(forgot)))
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await end(*owned)
+
+    owned: list[asyncio.Task[None]] = []
+    owner = asyncio.create_task(own())
+    await eventually(lambda: owned, "it owns a task")
+    owner.cancel()
+    await eventually(lambda: forgot, "the task has forgotten it")
+    owner.cancel()
+    await asyncio.wait((owner,))
+    assert owner.cancelled()
+    assert owned[0].cancelled()

@@ -17,11 +17,22 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
 
     One cancellation may get lost. `asyncio.wait_for`, which the Redis client uses to send, may swallow it before Python
     3.12. And if it coincides with a connection's timeout, the client raises the timeout instead.
+
+    If the caller is cancelled meanwhile, as by its own owner that does so repeatedly, the tasks end first all the same.
     """
+    loop, again_at = asyncio.get_running_loop(), 0.0
+    cancelled: asyncio.CancelledError | None = None
     while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+        if loop.time() >= again_at:
+            again_at = loop.time() + _CANCEL_AGAIN_S
+            for task in left:
+                task.cancel()
+        try:
+            await asyncio.wait(left, timeout=max(0.0, again_at - loop.time()))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class SwallowedCancels:
