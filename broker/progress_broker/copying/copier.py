@@ -90,6 +90,7 @@ class Copier:
             return await main
         finally:
             await end(main, *others)
+            await asyncio.gather(main, *others, return_exceptions=True)  # one error is told, and asyncio logs no others
 
     async def caught_up(self) -> None:
         """Wait until the copy has all that the source has at one moment, and all operations were looked at."""
@@ -136,7 +137,8 @@ class Copier:
         return [lane.number for lane in self.lanes if lane.gap]
 
     def _lost(self, lane: LaneCopy, why: str, gap: bool) -> None:
-        log.warning("lane %d: %s; its operations are looked at again", lane.number, why)
+        if not self._due.is_set():  # one line for all lanes
+            log.warning("lane %d: %s; operations are looked at again", lane.number, why)
         lane.gap = lane.gap or gap
         self.passed.clear()
         self._due.set()
