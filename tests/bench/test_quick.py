@@ -123,7 +123,7 @@ def test_imports(started: Runs) -> None:
 
 
 def test_transfer(started: Runs) -> None:
-    assert [result["case"] for result in ended(started, "transfer")["results"]] == ["bare", "export", "import"]
+    assert [result["case"] for result in ended(started, "transfer")["results"]] == ["bare", "export", "import", "copy"]
 
 
 def test_replay(started: Runs) -> None:
