@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from progress_server.app import create_app
 from tests.api.conftest import OUTLETS, InLoopServer
 from tests.api.proofs import ALICE, admin, bearing, create, secured, token
 from tests.api.raw import Client, request
-from tests.servers import eventually
+from tests.servers import DEADLINE_S, eventually
 
 STREAMS = "/v1/admin/streams"
 
@@ -166,26 +167,64 @@ async def test_a_stream_is_ended_at_whichever_replica_it_is(
     assert b"event: replaced" in await client.body()
 
 
-async def test_a_socket_and_a_long_poll_are_ended(http: httpx.AsyncClient, base_url: str) -> None:
-    alice = bearing(token("alice", ALICE))
-    made = await create(http, "a", alice)
-    async with connect(f"{base_url.replace('http', 'ws')}/v1/ws", additional_headers=alice) as socket:
-        name = json.loads(await socket.recv())["connection"]
-        assert (await http.delete(f"{STREAMS}/{name}", headers=admin())).status_code == 200
-        assert json.loads(await socket.recv())["reason"] == "kicked"
-        with pytest.raises(ConnectionClosed):
-            await socket.recv()
-    events = f"/v1/operations/a/events?wait=30&after={made['position']}"
-    polling = asyncio.create_task(http.get(events, headers=alice))
-    found: list[dict[str, Any]] = []
+async def of_stream(url: str, proof: str, _: str) -> str:
+    """Follow `a` until the stream ends; return how it ended."""
+    client = await Client.connect(url)
+    client.send(stream_of("a", proof))
+    await client.opened()
+    try:
+        return (await client.body()).decode()
+    finally:
+        client.close()
 
-    async def polls() -> bool:
-        found[:] = [row for row in await listed(http) if row["outlet"] == "poll"]
-        return bool(found)
 
-    await eventually(polls, "the long poll is listed")
-    assert (await http.delete(f"{STREAMS}/{found[0]['connection']}", headers=admin())).status_code == 200
-    assert (await polling).json()["events"] == []
+async def of_socket(url: str, proof: str, _: str) -> str:
+    said = ""
+    async with connect(f"{url.replace('http', 'ws')}/v1/ws", additional_headers=bearing(proof)) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "operation": "a"}))
+        with suppress(ConnectionClosed):
+            async for message in socket:
+                said += str(message)
+    return said
+
+
+async def of_poll(url: str, proof: str, position: str) -> str:
+    events = f"{url}/v1/operations/a/events"
+    async with httpx.AsyncClient(timeout=None) as http:
+        answer = await http.get(events, params={"wait": 30, "after": position}, headers=bearing(proof))
+    assert answer.json()["events"] == []
+    return answer.text
+
+
+@pytest.mark.parametrize(
+    ("follow", "sent_by", "told"),
+    [(of_stream, "adopted asgi", '"reason":"kicked"'), (of_socket, "websocket", "kicked"), (of_poll, "poll", "events")],
+)
+async def test_it_is_ended_whatever_it_is_and_at_whichever_replica(
+    follow: Callable[[str, str, str], Awaitable[str]],
+    sent_by: str,
+    told: str,
+    http: httpx.AsyncClient,
+    base_url: str,
+    second: str,
+) -> None:
+    alice = token("alice", ALICE)
+    made = await create(http, "a", bearing(alice))
+    rows: list[dict[str, Any]] = []
+
+    async def is_listed() -> bool:
+        rows[:] = [row for row in await listed(http, principal="alice") if row["outlet"] != "none"]
+        return [row["operations"] for row in rows] == [1]
+
+    for url in (base_url, second):
+        following = asyncio.create_task(follow(url, alice, made["position"]))
+        await eventually(is_listed, "it is listed")
+        assert rows[0]["outlet"] in sent_by.split()
+        kicked = await http.delete(f"{STREAMS}/{rows[0]['connection']}", headers=admin())
+        assert kicked.status_code == 200, kicked.text
+        async with asyncio.timeout(DEADLINE_S):  # the call has waited for its replica, but not for its client
+            assert told in await following
+        assert (await http.delete(f"{STREAMS}/{rows[0]['connection']}", headers=admin())).status_code == 404
 
 
 async def test_a_replica_that_does_not_answer_is_named(

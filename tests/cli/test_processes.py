@@ -166,6 +166,25 @@ def test_each_serves_what_is_published_through_any(pair: Process, streams: ExitS
     wait_until(lambda: all(stream.numbers() == [1, 2, 3, 4, 5] for stream in watching), "all see all")
 
 
+def test_a_stream_is_ended_at_whichever_process_it_is(pair: Process, streams: ExitStack, tmp_path: Path) -> None:
+    url, pids = ready(pair), replicas(pair)
+    post(url, "/v1/operations", {"id": "k"})
+    watching = on_each(streams, url, pids, operation="k").values()
+    shell = Shell(tmp_path, url=url)
+
+    names: list[str] = []
+
+    def are_listed() -> bool:  # a process that was started just now is present a moment later
+        names[:] = shell.run("streams", "--operation", "k", "-o", "name").stdout.split()
+        return len({name.partition("-")[0] for name in names}) == 2
+
+    wait_until(are_listed, "both processes tell their streams")
+    assert shell.says("kick", *names).count("is ended") == len(names)
+    for stream in watching:
+        wait_until(stream.ended.is_set, "its client hears of it")
+        assert stream.messages()[-1].json == {"reason": "kicked"}
+
+
 def test_a_killed_one_is_replaced_and_its_clients_resume(pair: Process, streams: ExitStack) -> None:
     url = ready(pair)
     post(url, "/v1/operations", {"id": "b"})
