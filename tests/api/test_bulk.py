@@ -81,6 +81,19 @@ async def test_how_long_one_is_kept(http: httpx.AsyncClient) -> None:
     problem(await http.patch(f"{OPS}/none", json={"pinned": True}), 404, "not-found")
 
 
+async def test_how_long_all_are_kept(http: httpx.AsyncClient) -> None:
+    await create(http, id="a")
+    path = "/v1/admin/retention"
+    before = (await http.get(path)).json()
+    wrong = ({"ended_s": 0}, {"ended_s": "1d"}, {"idle_s": -1.0}, {"idle_s": 1e12}, {"retention_s": 60.0}, [])
+    for body in wrong:
+        problem(await http.put(path, json=body), 422, "invalid")
+    assert (await http.get(path)).json() == before
+    changed = (await http.put(path, json={"idle_s": 3600.0})).json()
+    assert changed == before | {"idle_s": 3600.0, "looked": 1, "changed": 1}
+    assert (await http.put(path, json={})).json() == changed | {"changed": 0}
+
+
 class TestACallerThatMayNotActOnAll:
     @pytest.fixture
     def settings(self, tmp_path: Path) -> Settings:

@@ -61,6 +61,7 @@ def body_of(call: str, id: str) -> dict[str, Any]:
         "POST /v1/workers/signals": {"positions": {id: "0-0"}},
         "POST /v1/tickets": {"operations": [id]},
         "PUT /v1/admin/limits/{principal:path}": {"streams": 1},
+        "PUT /v1/admin/retention": {"ended_s": 86400.0},
         "POST /v1/revocations": {"claim": "sub", "value": id},
     }
     if call == "POST /v1/import":

@@ -119,11 +119,31 @@ def test_options_say_where_the_server_is(remote: Shell, server: ApiReplica) -> N
     assert "can't be read" in remote.fails(5, "ls", "--url", server.url, "--token-file", "none")
 
 
+def test_the_retention_and_revocations_are_changed(remote: Shell) -> None:
+    assert "are kept for 1d, operations without events for 7d." in remote.says("retention")
+    remote.says("publish", "kept", "--create")
+    said = remote.says("retention", "--ended", "2h")
+    assert "existing operations expire at another time now.\nEnded operations are kept for 2h" in said
+    assert "are kept for 2h, operations without events for 7d." in remote.says("retention")
+    assert "--ended 9999d is too long: at most 3660d" in remote.fails(2, "retention", "--ended", "9999d")
+    remote.says("retention", "--ended", "1d")
+    remote.says("auth", "revoke", "--sub", "eve", "--for", "1h")
+    assert "sub 'eve' is revoked until 20" in remote.says("auth", "list")
+    remote.says("auth", "restore", "--sub", "eve")
+    assert remote.says("auth", "list") == ""
+    assert "not revoked" in remote.fails(4, "auth", "restore", "--sub", "eve")
+    found = json.loads(remote.says("audit", "--who", "root", "-o", "json"))
+    details = {(entry["action"], entry["result"]): entry["detail"] for entry in found}
+    assert details["retention", "ok"] in ("ended 2h, idle 7d", "ended 1d, idle 7d")
+    assert details["revoke", "ok"] == "for 3600 s"
+    assert ("restore", "ok") in details
+    assert ("restore", "not-found") in details
+
+
 def test_what_needs_redis_itself_says_so(remote: Shell) -> None:
-    for words in (("retention",), ("auth", "list")):
-        assert remote.fails(5, *words) == (
-            "this command works in Redis itself, not through PROGRESS_URL: set PROGRESS_REDIS_URL, or use --redis-url"
-        )
+    assert remote.fails(5, "archive", "--to", "archived", "--once") == (
+        "this command works in Redis itself, not through PROGRESS_URL: set PROGRESS_REDIS_URL, or use --redis-url"
+    )
 
 
 def test_two_addresses_are_an_error_that_says_which_to_remove(remote: Shell) -> None:

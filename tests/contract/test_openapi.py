@@ -38,6 +38,7 @@ CALLS = {
     "/v1/admin/limits/{principal}": {"put", "delete"},
     "/v1/admin/reload": {"post"},
     "/v1/admin/drain": {"post"},
+    "/v1/admin/retention": {"get", "put"},
     "/v1/audit": {"get"},
     "/v1/export": {"get"},
     "/v1/import": {"post"},

@@ -28,6 +28,7 @@ ACTIONS = {
     "DELETE /v1/admin/limits/{principal:path}": "unlimit",
     "POST /v1/admin/reload": "reload",
     "POST /v1/admin/drain": "drain",
+    "PUT /v1/admin/retention": "retention",
     "POST /v1/import": "import",
 }
 """What each call that changes something is in the audit."""

@@ -7,13 +7,16 @@ the keys of its lane. A change applies to existing operations, too.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from progress_broker.model.operation import MAX_RETENTION_S
 from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.commands import check_rejection
 from progress_broker.operations.store import Store
+from progress_broker.runtime.durations import shown
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import meta_key
 from progress_broker.storage.scripts import KEEP, RETAIN, SET_RETENTION
@@ -39,6 +42,35 @@ class Retention:
         """Return what holds until a server or an operator sets something else."""
         fields = Settings.model_fields
         return cls(fields["retention_s"].default, fields["idle_timeout_s"].default)
+
+
+_Seconds = Annotated[float, Field(gt=0, le=MAX_RETENTION_S, strict=True)]
+
+
+class NewRetention(BaseModel):
+    """How long operations are to be kept, in seconds. What is left out or null stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ended_s: _Seconds | None = None
+    """After their end."""
+    idle_s: _Seconds | None = None
+    """Without an event or a heartbeat, if they have not ended."""
+
+
+class RetentionState(BaseModel):
+    """How long operations are kept, in seconds, and what came of a change."""
+
+    ended_s: float
+    idle_s: float
+    looked: int = 0
+    """How many operations there were."""
+    changed: int = 0
+    """How many of them expire at another time than before."""
+
+    def described(self) -> str:
+        """Return one line, for the audit."""
+        return f"ended {shown(self.ended_s)}, idle {shown(self.idle_s)}"
 
 
 class Keep(NamedTuple):
@@ -103,6 +135,22 @@ async def change(store: Store, new: Retention, tell: Callable[[int], None] = lam
     # Last, so that a server that starts after an interruption repeats it.
     await scripts.run(Call(SET_RETENTION, (meta_key(store.settings.prefix),), values))
     return looked, changed
+
+
+async def read_state(store: Store) -> RetentionState:
+    """Return the retention of this Redis, for operators. Raises `StorageUnavailable`."""
+    now = await read(store)
+    return RetentionState(ended_s=now.ended_s, idle_s=now.idle_s)
+
+
+async def set_retention(
+    store: Store, new: NewRetention, tell: Callable[[int], None] = lambda _: None
+) -> RetentionState:
+    """Change what `new` names, as `change` does, and return what holds then."""
+    now = await read(store)
+    wanted = Retention(new.ended_s or now.ended_s, new.idle_s or now.idle_s)
+    looked, changed = await change(store, wanted, tell)
+    return RetentionState(ended_s=wanted.ended_s, idle_s=wanted.idle_s, looked=looked, changed=changed)
 
 
 async def apply_settings(store: Store) -> None:

@@ -1,23 +1,20 @@
 """`retention`: show or set how long operations are kept."""
 
-import asyncio
 import sys
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from progress_broker.access.audit import AuditEntry, record_once
-from progress_broker.operations import retention as kept
-from progress_broker.operations.store import Store
+from progress_broker.errors import InvalidInput
+from progress_broker.model.operation import MAX_RETENTION_S
+from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.runtime.durations import seconds, shown
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.caller import caller
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def retention(
     settings: Settings,
     ended: Annotated[str | None, typer.Option(metavar="TIME", help="How long to keep operations that ended.")] = None,
@@ -29,31 +26,36 @@ def retention(
 
     A server that is started with PROGRESS_RETENTION_S or PROGRESS_IDLE_TIMEOUT_S sets it, too.
     """
-    ended_s, idle_s = (None if given is None else seconds(given) for given in (ended, idle))
-    asyncio.run(_run(settings, ended_s, idle_s))
-
-
-async def _run(settings: Settings, ended_s: float | None, idle_s: float | None) -> None:
-    async with await Store.open(connect.locate(settings)) as store:
-        new = await kept.read(store)
-        if ended_s is not None or idle_s is not None:
-            new = replace(new, ended_s=ended_s or new.ended_s, idle_s=idle_s or new.idle_s)
-            await _change(store, new)
-            detail = f"ended {shown(new.ended_s)}, idle {shown(new.idle_s)}"
-            await record_once(store, AuditEntry(caller(), "redis", "retention", "", detail=detail))
+    if ended is None and idle is None:
+        state = connect.ask(settings, lambda operators: operators.admin.retention())
+    else:
+        new = NewRetention(ended_s=_seconds("--ended", ended), idle_s=_seconds("--idle", idle))
+        state = _change(settings, new)
     typer.echo(
-        f"Ended operations are kept for {shown(new.ended_s)}, operations without events for {shown(new.idle_s)}."
+        f"Ended operations are kept for {shown(state.ended_s)}, operations without events for {shown(state.idle_s)}."
     )
 
 
-async def _change(store: Store, new: kept.Retention) -> None:
-    live = sys.stderr.isatty()
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    last_s = seconds(text)
+    if last_s > MAX_RETENTION_S:
+        raise InvalidInput(f"{option} {text} is too long: at most {MAX_RETENTION_S / 86_400:.0f}d")
+    return last_s
+
+
+def _change(settings: Settings, new: NewRetention) -> RetentionState:
+    told = 0
 
     def tell(looked: int) -> None:
-        if live:
+        nonlocal told
+        if sys.stderr.isatty():
+            told = looked
             typer.echo(f"\r{looked:,} operations checked", nl=False, err=True)
 
-    looked, changed = await kept.change(store, new, tell)
-    if live and looked:
+    state = connect.ask(settings, lambda operators: operators.admin.set_retention(new, tell))
+    if told:
         typer.echo(err=True)
-    typer.echo(f"{changed:,} of {looked:,} existing operations expire at another time now.")
+    typer.echo(f"{state.changed:,} of {state.looked:,} existing operations expire at another time now.")
+    return state

@@ -1,6 +1,7 @@
 """What operators ask of the replicas, by requests to a server."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -8,7 +9,9 @@ import orjson
 from pydantic import BaseModel
 
 from progress_broker.access.audit import AuditFilter, AuditPage
+from progress_broker.access.deny_list import Claim, RevokedClaim
 from progress_broker.limits.principals import AllLimits, NewLimits, PrincipalLimits
+from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas
@@ -19,9 +22,24 @@ from progress_client.over_http.event_stream import EventStreamReader
 from progress_client.over_http.over_http import SILENCE_S
 
 ADMIN = "/v1/admin"
+REVOCATIONS = "/v1/revocations"
+RETENTION_S = 600.0
+"""How long a server may take to change the retention of all operations."""
+_PAGE = 1_000
 _STREAM = {"Accept": "text/event-stream, application/problem+json"}
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class _Revocation(BaseModel):
+    claim: Claim
+    value: str
+    until: datetime
+
+
+class _Revocations(BaseModel):
+    revocations: list[_Revocation]
+    next_cursor: str | None
 
 
 class AdminOverHttp:
@@ -78,6 +96,35 @@ class AdminOverHttp:
     async def remove_limits(self, principal: str) -> None:
         """Have the limits of the settings apply to a principal again; raise `NotFound` if it had none."""
         await self._connection.request("DELETE", f"{ADMIN}/limits/{_quoted(principal)}")
+
+    async def retention(self) -> RetentionState:
+        """Return how long operations are kept."""
+        return self._read(RetentionState, await self._ask("GET", "/retention"))
+
+    async def set_retention(self, new: NewRetention, tell: Callable[[int], None]) -> RetentionState:
+        """Set how long operations are kept. The server answers when it has looked at each operation."""
+        path, body = f"{ADMIN}/retention", new.model_dump_json().encode()
+        answer = await self._connection.request("PUT", path, body=body, timeout_s=RETENTION_S, repeatable=True)
+        return self._read(RetentionState, answer)
+
+    async def revoke(self, claim: Claim, value: str, for_s: float) -> None:
+        """Revoke a principal or a token."""
+        body = orjson.dumps({"claim": claim, "value": value, "for_s": for_s})
+        await self._connection.request("POST", REVOCATIONS, body=body, repeatable=True)
+
+    async def restore(self, claim: Claim, value: str) -> None:
+        """Withdraw a revocation; raise `NotFound` if there is none."""
+        await self._connection.request("DELETE", REVOCATIONS, query=[("claim", claim), ("value", value)])
+
+    async def revoked(self) -> AsyncGenerator[RevokedClaim]:
+        """Yield what is revoked."""
+        cursor: str | None = "0"
+        while cursor is not None:
+            query = _query({"limit": _PAGE, "cursor": cursor})
+            page = self._read(_Revocations, await self._connection.request("GET", REVOCATIONS, query=query))
+            for it in page.revocations:
+                yield RevokedClaim(it.claim, it.value, it.until.timestamp())
+            cursor = page.next_cursor
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""

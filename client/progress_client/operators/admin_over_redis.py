@@ -1,17 +1,23 @@
 """What operators ask of the replicas, in Redis itself. What they change is in the audit, too."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, read_audit, record_once
+from progress_broker.access.deny_list import Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.errors import NotFound, SetupError
 from progress_broker.limits.principals import NewLimits, PrincipalLimits, list_limits, remove_limits, set_limits
+from progress_broker.operations import retention
+from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.operations.store import Store
 from progress_broker.replicas import changes, figures, streams
 from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
+
+_PAGE = 1_000
+"""How many revocations are read at a time."""
 
 
 class AdminOverRedis:
@@ -73,6 +79,35 @@ class AdminOverRedis:
         if not await remove_limits(self._store, principal):
             raise NotFound(f"{principal!r} has no limits of its own")
         await self._record("unlimit", principal)
+
+    async def retention(self) -> RetentionState:
+        """Return how long operations are kept."""
+        return await retention.read_state(self._store)
+
+    async def set_retention(self, new: NewRetention, tell: Callable[[int], None]) -> RetentionState:
+        """Set how long operations are kept, and return what came of it."""
+        state = await retention.set_retention(self._store, new, tell)
+        await self._record("retention", "", state.described())
+        return state
+
+    async def revoke(self, claim: Claim, value: str, for_s: float) -> None:
+        """Revoke a principal or a token."""
+        await revoke_claim(self._store, claim, value, for_s)
+        await self._record("revoke", f"{claim}:{value}", f"for {for_s:g} s")
+
+    async def restore(self, claim: Claim, value: str) -> None:
+        """Withdraw a revocation; raise `NotFound` if there is none."""
+        if not await restore_claim(self._store, claim, value):
+            raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker auth list` shows what is")
+        await self._record("restore", f"{claim}:{value}")
+
+    async def revoked(self) -> AsyncGenerator[RevokedClaim]:
+        """Yield what is revoked."""
+        start: int | None = 0
+        while start is not None:
+            page, start = await list_revoked(self._store, start, _PAGE)
+            for claim in page:
+                yield claim
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""

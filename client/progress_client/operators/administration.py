@@ -1,10 +1,12 @@
 """What operators ask of the replicas, through a server or in Redis itself, and what they change there."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Protocol
 
 from progress_broker.access.audit import AuditFilter, AuditPage
+from progress_broker.access.deny_list import Claim, RevokedClaim
 from progress_broker.limits.principals import NewLimits, PrincipalLimits
+from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.replicas.changes import Drained, Reloads
 from progress_broker.replicas.figures import Stats, Storage, Workers
 from progress_broker.replicas.presence import Replicas
@@ -46,6 +48,24 @@ class Administration(Protocol):
 
     async def remove_limits(self, principal: str) -> None:
         """Have the limits of the settings apply to a principal again; raise `NotFound` if it had none."""
+
+    async def retention(self) -> RetentionState:
+        """Return how long operations are kept."""
+
+    async def set_retention(self, new: NewRetention, tell: Callable[[int], None]) -> RetentionState:
+        """Set how long operations are kept, and return what came of it.
+
+        In Redis itself, `tell` is called with how many operations were looked at so far.
+        """
+
+    async def revoke(self, claim: Claim, value: str, for_s: float) -> None:
+        """Revoke a principal (`sub`) or a token (`jti`) for `for_s` seconds: 1 at least."""
+
+    async def restore(self, claim: Claim, value: str) -> None:
+        """Withdraw a revocation; raise `NotFound` if there is none."""
+
+    def revoked(self) -> AsyncGenerator[RevokedClaim]:
+        """Yield what is revoked, the last to end first."""
 
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""

@@ -1,16 +1,18 @@
-"""What operators change: settings that all replicas read again, and a replica that sends its clients away."""
+"""What operators change: settings that replicas read again, a replica that sends its clients away, the retention."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from progress_broker.model.grants import Action
+from progress_broker.operations.retention import NewRetention, RetentionState, read_state, set_retention
 from progress_broker.replicas import changes
 from progress_broker.replicas.changes import Drained, Reloads
 from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext
 from progress_server.http.answers import answer
+from progress_server.http.bodies import read_model
 from progress_server.http.openapi import Responses, rejections
 from progress_server.http.query_names import CheckedRoute
 from progress_server.middleware.audit import note
@@ -19,6 +21,9 @@ router = APIRouter(prefix="/v1/admin", tags=["operators"], route_class=CheckedRo
 
 _NO_REPLICA: Responses = rejections("conflict") | {
     404: rejections("not-found")[404] | {"description": "There is no such replica (`not-found`)."}
+}
+_RETENTION: dict[str, Any] = {
+    "requestBody": {"content": {"application/json": {"schema": NewRetention.model_json_schema()}}, "required": True}
 }
 
 
@@ -45,3 +50,24 @@ async def drain(
     note(request.scope, replica, "by force" if force else "")
     require_permission_everywhere(request, Action.ADMIN)
     return answer(await changes.drain(context.store, replica, force=force))
+
+
+@router.get("/retention", response_model=RetentionState)
+async def retention(request: Request, context: InContext) -> Response:
+    """Get how long operations are kept, in seconds: after their end, and without events if they have not ended."""
+    require_permission_everywhere(request, Action.OBSERVE)
+    return answer(await read_state(context.store))
+
+
+@router.put("/retention", response_model=RetentionState, openapi_extra=_RETENTION)
+async def change_retention(request: Request, context: InContext) -> Response:
+    """Set how long operations are kept, also existing ones. What is left out stays as it is.
+
+    It looks at each operation, and answers at the end: of 100,000 operations after some seconds. If it was interrupted,
+    repeat it.
+    """
+    require_permission_everywhere(request, Action.ADMIN)
+    new = await read_model(request, NewRetention)
+    state = await set_retention(context.store, new)
+    note(request.scope, "", state.described())
+    return answer(state)

@@ -1,31 +1,25 @@
 """`auth revoke`, `auth restore` and `auth list`: principals and tokens that are no longer accepted."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
 import orjson
 import typer
 
-from progress_broker.access.audit import AuditEntry, record_once
-from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
-from progress_broker.errors import InvalidInput, NotFound
-from progress_broker.operations.store import Store
+from progress_broker.access.deny_list import LONGEST_S, Claim, RevokedClaim
+from progress_broker.errors import InvalidInput
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
 from progress_cli import connect
-from progress_cli.caller import caller
 from progress_cli.operation_options import AsJson
-from progress_cli.options import CLIENT, with_settings
+from progress_cli.options import READER, with_settings
 
 Sub = Annotated[str | None, typer.Option(metavar="NAME", help="A principal: all its tokens and API keys.")]
 Jti = Annotated[str | None, typer.Option(metavar="ID", help="One token, by its claim `jti`.")]
 
-_PAGE = 1_000
 
-
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def revoke(
     settings: Settings,
     sub: Sub = None,
@@ -42,54 +36,28 @@ def revoke(
     for_s = seconds(last)
     if for_s > LONGEST_S:
         raise InvalidInput(f"--for {last} is too long: a revocation lasts {LONGEST_S / 86_400:.0f} days at most")
-
-    async def run() -> None:
-        async with await Store.open(connect.locate(settings)) as store:
-            await revoke_claim(store, claim, value, for_s)
-            await _record(store, "revoke", claim, value, f"for {last}")
-
-    asyncio.run(run())
+    connect.ask(settings, lambda operators: operators.admin.revoke(claim, value, for_s))
     typer.echo(f"{claim} {value!r} is revoked for {last}")
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def restore(settings: Settings, sub: Sub = None, jti: Jti = None) -> None:
     """Restore a principal or a token that was revoked. All replicas accept it again within about two seconds."""
     claim, value = _named(sub, jti)
-
-    async def run() -> bool:
-        async with await Store.open(connect.locate(settings)) as store:
-            found = await restore_claim(store, claim, value)
-            await _record(store, "restore", claim, value)
-            return found
-
-    if not asyncio.run(run()):
-        raise NotFound(f"{claim} {value!r} is not revoked: `progress-broker auth list` shows what is")
+    connect.ask(settings, lambda operators: operators.admin.restore(claim, value))
     typer.echo(f"{claim} {value!r} is restored")
 
 
-@with_settings(*CLIENT)
+@with_settings(*READER)
 def show_revoked(settings: Settings, as_json: AsJson = False) -> None:
     """List the revoked principals and tokens, and until when they are revoked."""
 
     async def run() -> None:
-        async with await Store.open(connect.locate(settings)) as store:
-            async for denial in _all(store):
+        async with connect.operators(settings) as operators:
+            async for denial in operators.admin.revoked():
                 _print(denial, as_json=as_json)
 
     asyncio.run(run())
-
-
-async def _record(store: Store, action: str, claim: Claim, value: str, detail: str = "") -> None:
-    await record_once(store, AuditEntry(caller(), "redis", action, f"{claim}:{value}", detail=detail))
-
-
-async def _all(store: Store) -> AsyncIterator[RevokedClaim]:
-    start: int | None = 0
-    while start is not None:
-        page, start = await list_revoked(store, start, _PAGE)
-        for denial in page:
-            yield denial
 
 
 def _print(denial: RevokedClaim, *, as_json: bool) -> None:
