@@ -174,7 +174,7 @@ def create_app(
         ):  # the hub keeps starting in the background; until it is done, /readyz reports not ready
             async with asyncio.timeout(config.redis_timeout_s):
                 await hub.started()
-        await resources.enter_async_context(Presence(ours, config, hub))
+        await resources.enter_async_context(Presence(ours, config, hub, lambda: limiter.limits.streams))
         resources.callback(delattr, app.state, "context")
         jobs = await resources.enter_async_context(Jobs(ours, audit))
         facts = AttributeCache(ours)

@@ -144,16 +144,19 @@ async def test_a_full_redis_is_told_and_proves_nothing() -> None:
     bench.rejection = errors.StorageFull("full")
     await bench.probe.once()
     assert bench.probe.full
+    assert bench.probe.refused == "full"
     bench.timers.advance(3.1)
     assert bench.probe.not_ready_reason == "redis full"
     bench.rejection = errors.StorageUnavailable("away")
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "redis away"
     assert bench.probe.full  # as far as is known
+    assert bench.probe.refused == "away"
     bench.rejection = None
     await bench.probe.once()
     assert bench.probe.not_ready_reason == "feed silent"
     assert not bench.probe.full
+    assert bench.probe.refused == ""
 
 
 async def test_all_lanes_have_their_turn() -> None:

@@ -15,6 +15,29 @@ STARTING_S = 15.0
 _UNSURE_S = 0.5
 """How exactly it is known when a replica told what its clock says."""
 _WHO_MAY = frozenset({"auth", "jwt_issuer", "jwt_audience"})
+_REFUSED = {
+    "full": (
+        Check.MEMORY,
+        "Redis refused what the server published last, as it is out of memory or disk: nothing new is stored",
+        "delete what is not needed (`purge`, `retention`), or give Redis more memory (CONFIG SET maxmemory)",
+    ),
+    "read-only": (
+        Check.ROLE,
+        "the Redis that the server writes to is a replica, or takes no writes for want of replicas",
+        "give the server the address of the master, or of the sentinels, and start the replicas",
+    ),
+    "away": (
+        Check.REDIS,
+        "the server can not reach a server of Redis at which it publishes",
+        "look from the server's machine whether Redis answers: firewalls and `bind` may be in the way",
+    ),
+    "failed": (
+        Check.GRANTS,
+        "Redis answers the server, but rejects what it publishes",
+        "the server's log says why: a permission may be missing, or a key is of another program",
+    ),
+}
+"""What it means that a server's last probe was refused, and what to do."""
 
 
 async def examine_replicas(store: Store, at: str) -> Iterable[Finding]:
@@ -86,7 +109,10 @@ def _of_one(state: ReplicaState, now_s: float, max_streams: int) -> Iterator[Fin
             f"the server can't reach {lanes.shown(state.lanes_away)}: their operations get no streams there",
             "start the master that has these lanes, or let a replica of it take over",
         )
-    yield _files(state, name, max_streams)
+    if state.refused:
+        check, said, fix = _REFUSED.get(state.refused, _REFUSED["failed"])
+        yield Finding(check, Level.FAULT, name, said, fix)
+    yield _files(state, name, state.streams_max or max_streams)
 
 
 def _files(state: ReplicaState, name: str, max_streams: int) -> Finding:

@@ -56,6 +56,8 @@ class Probe:
         """Why Redis could not be reached or written to at the last probe, if that was the cause."""
         self.full = False
         """Whether Redis was full at the last probe that it answered."""
+        self.refused = ""
+        """Why the last probe was refused: full, read-only, away or failed; empty if it was not."""
         self.sending = False
 
     @property
@@ -78,7 +80,7 @@ class Probe:
         """Take over what an earlier probe of its lanes has found out."""
         self.proved_at, self._suspected_reason = earlier.proved_at, earlier._suspected_reason
         self._rejected_at, self._read_only = earlier._rejected_at, earlier._read_only
-        self.detail, self.full = earlier.detail, earlier.full
+        self.detail, self.full, self.refused = earlier.detail, earlier.full, earlier.refused
 
     async def once(self) -> None:
         """Send one probe."""
@@ -93,25 +95,25 @@ class Probe:
         try:
             await self._send(next(self._lanes), self._operation, repr(self._clock()).encode())
         except StorageReadOnly as error:
-            self._refusals["read-only"] += 1
+            self._refuse("read-only")
             self._suspected_reason, self._rejected_at, self.detail = "redis replica", self._clock(), error.detail
             if error.detail != self._read_only:  # a rejected write does not name the master; later probes do
                 log.warning("events can't be published: %s", error.detail)
             self._read_only = error.detail
             return
         except StorageUnavailable as error:
-            self._refusals["away"] += 1
+            self._refuse("away")
             self._rejected_at, self.detail = -math.inf, error.detail
             return
         except StorageFull as error:  # this proves nothing about delivery
-            self._refusals["full"] += 1
+            self._refuse("full")
             self._suspected_reason, self._rejected_at, self.detail = "redis full", self._clock(), ""
             if not self.full:
                 log.warning("events can't be published: %s", error.detail)
             self.full, self._read_only = True, ""
             return
         except Exception:  # whatever the error is, other publishers get it, too
-            self._refusals["failed"] += 1
+            self._refuse("failed")
             self._suspected_reason, self._rejected_at, self.detail = "publish fails", -math.inf, ""
             if before != self._suspected_reason:
                 log.exception("Redis answers, but publishing fails")
@@ -122,6 +124,11 @@ class Probe:
             log.info("the Redis at PROGRESS_REDIS_URL is a master again; events can be published")
             self._rejected_at = -math.inf
         self._suspected_reason, self.full, self._read_only, self.detail = "feed silent", False, "", ""
+        self.refused = ""
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        self._refusals[reason] += 1
 
     def received(self, event: Event) -> None:
         """Receive a probe from the feed."""
@@ -164,6 +171,11 @@ class Probes:
     def full(self) -> bool:
         """Whether a server was full at the last probe that it answered."""
         return any(probe.full for probe in self._by_lanes.values())
+
+    @property
+    def refused(self) -> str:
+        """Why the last probe of a server was refused; empty if none was."""
+        return next((probe.refused for probe in self._by_lanes.values() if probe.refused), "")
 
     @property
     def turning(self) -> bool:

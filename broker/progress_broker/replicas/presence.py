@@ -64,7 +64,11 @@ class ReplicaState(BaseModel):
     draining: bool
     reason: str | None
     """Why it is not ready."""
+    refused: str = ""
+    """Why Redis refused its last probe: `full`, `read-only`, `away` or `failed`; empty if it did not."""
     streams: int
+    streams_max: int | None = None
+    """How many streams it takes; None if it does not tell, as earlier releases."""
     websockets: int
     lag_s: float
     """The age of the newest event when it was last read from a feed; it includes the difference of both clocks."""
@@ -111,6 +115,10 @@ class Observed(Protocol):
         """The lanes whose operations get no new streams."""
 
     @property
+    def probes(self) -> Any:
+        """The probes of all servers of Redis."""
+
+    @property
     def streams(self) -> Any:
         """The registry of streams, with the replica's name."""
 
@@ -118,8 +126,16 @@ class Observed(Protocol):
 class Presence:
     """Tells of a replica every five seconds, and when its state changes. Use it as an async context manager."""
 
-    def __init__(self, store: Store, settings: Settings, hub: Observed, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._settings, self._hub, self._clock = store, settings, hub, clock
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        hub: Observed,
+        streams_max: Callable[[], int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._settings, self._hub = store, settings, hub
+        self._streams_max, self._clock = streams_max, clock
         self._started_at = datetime.fromtimestamp(clock(), UTC)
         self._tasks = Tasks()
         prefix = store.keyspace.prefix
@@ -155,7 +171,9 @@ class Presence:
             ready=hub.ready,
             draining=hub.draining,
             reason=reason,
+            refused=hub.probes.refused,
             streams=len(hub.streams),
+            streams_max=self._streams_max(),
             websockets=len(hub.connections),
             lag_s=round(hub.lag_s, 4),
             lanes=hub.lanes,

@@ -34,6 +34,8 @@ SHAPE = Shape[ReplicaState](
         Column("UP", _age_s, format.duration),
         Column("WEBSOCKETS", lambda it: it.websockets, format.number, wide=True),
         Column("SCHEMA", lambda it: it.schema_version, wide=True),
+        Column("MOST", lambda it: it.streams_max or "", format.number, wide=True),
+        Column("REFUSED", lambda it: it.refused, wide=True),
         Column("FILES", lambda it: it.files_max, wide=True),
         Column("TOLD", lambda it: it.told_s, lambda told_s: f"{told_s:.1f} s ago", wide=True),
     ),
