@@ -41,7 +41,7 @@ class LiveSettings:
 class LogLines(Protocol):
     """The newest lines of this server's log."""
 
-    def follow(self, last: int, wait_s: float) -> AsyncGenerator[dict[str, Any] | None]:
+    def follow(self, last: int, wait_s: float, *, on: bool = True) -> AsyncGenerator[dict[str, Any] | None]:
         """Yield the `last` lines and all that follow; None after `wait_s` without one."""
 
 

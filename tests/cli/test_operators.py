@@ -95,7 +95,14 @@ def test_figures_workers_and_what_takes_room_are_shown(shell: Shell, replica: Ap
     assert share["bytes"] > 100
     assert "long: " in done.stderr
     folder = tmp_path / "collected"
-    assert "7 files" in shell.says("debug", str(folder))
+    through_server = "PROGRESS_URL" in shell.env
+    assert f"{10 if through_server else 9} files" in shell.says("debug", str(folder))
+    assert {"check", "level", "found"} <= json.loads((folder / "doctor.json").read_bytes())[0].keys()
+    if through_server:
+        assert "progress_broker_streams_max" in (folder / "metrics.txt").read_text()
+        assert {"time", "level", "message"} <= json.loads((folder / "log.json").read_bytes())[0].keys()
+    else:
+        assert json.loads((folder / "info.json").read_bytes())[0]["redis_version"]
     assert json.loads((folder / "stats.json").read_bytes())["replicas"] == 1
     assert not any(SECRET in file.read_text() for file in folder.iterdir())
     assert "does not exist" in shell.fails(2, "debug", str(folder))

@@ -59,9 +59,11 @@ class LogRing(logging.Handler):
         for listener in self.listeners:
             listener.add(line)
 
-    async def follow(self, last: int, wait_s: float) -> AsyncGenerator[Line | None]:
-        """Yield the `last` lines and all that follow; None after `wait_s` without one. Raise `AtCapacity` if too many
-        look on."""
+    async def follow(self, last: int, wait_s: float, *, on: bool = True) -> AsyncGenerator[Line | None]:
+        """Yield the `last` lines and, with `on`, all that follow; None after `wait_s` without one.
+
+        Raises `AtCapacity` if too many look on.
+        """
         if len(self.listeners) >= MOST_LISTENERS:
             raise AtCapacity(f"{MOST_LISTENERS} others look at this server's log: close one", retry_s=10)
         listener = _Listener()
@@ -69,7 +71,7 @@ class LogRing(logging.Handler):
             listener.add(line)
         self.listeners.add(listener)
         try:
-            while True:
+            while on or listener.has_lines:
                 yield await listener.next(wait_s)
         finally:
             self.listeners.discard(listener)
@@ -81,6 +83,10 @@ class _Listener:
     def __init__(self) -> None:
         self._lines: deque[Line] = deque(maxlen=LINES)
         self._any = asyncio.Event()
+
+    @property
+    def has_lines(self) -> bool:
+        return bool(self._lines)
 
     def add(self, line: Line) -> None:
         self._lines.append(line)

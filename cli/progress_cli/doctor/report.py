@@ -72,19 +72,19 @@ def print_report(findings: Sequence[Finding], format: ReportFormat, write: Calla
         case ReportFormat.PROMETHEUS:
             lines = _prometheus(ordered)
         case ReportFormat.JSON | ReportFormat.WIDE:
-            _print(ordered, Format(format))
+            _print(ordered, Format(format), write)
             return
         case ReportFormat.TABLE:
             bad = [finding for finding in ordered if finding.level is not Level.GOOD]
             if bad:
-                _print(bad, Format.TABLE)
+                _print(bad, Format.TABLE, write)
             lines = iter([_summary(ordered)])
     for line in lines:
         write(line)
 
 
-def _print(findings: Sequence[Finding], format: Format) -> None:
-    with Printer(_SHAPE, format) as printer:
+def _print(findings: Sequence[Finding], format: Format, write: Callable[[str], None]) -> None:
+    with Printer(_SHAPE, format, write) as printer:
         for finding in findings:
             printer.add(finding)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from progress_broker.access.audit import AuditFilter, AuditPage
 from progress_broker.access.deny_list import Claim, RevokedClaim
+from progress_broker.errors import SetupError
 from progress_broker.limits.principals import AllLimits, NewLimits, PrincipalLimits
 from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.replicas.changes import Drained, Reloads
@@ -131,6 +132,14 @@ class AdminOverHttp:
         values = wanted.model_dump(exclude={"since_ms"}) | {"since": wanted.since_ms, "limit": limit, "cursor": cursor}
         answer = await self._connection.request("GET", "/v1/audit", query=_query(values), repeatable=True)
         return self._read(AuditPage, answer)
+
+    async def info(self) -> list[dict[str, Any]]:
+        """Raise `SetupError`: servers do not pass it on."""
+        raise SetupError("only Redis itself tells that: set PROGRESS_REDIS_URL, or use --redis-url")
+
+    async def metrics(self) -> str:
+        """Return the metrics of the server that answers."""
+        return (await self._connection.request("GET", "/metrics", repeatable=True)).body.decode()
 
     async def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the lines of a server's log, as they are written."""

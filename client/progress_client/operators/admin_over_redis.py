@@ -7,6 +7,7 @@ from progress_broker.access.audit import AuditEntry, AuditFilter, AuditPage, rea
 from progress_broker.access.deny_list import Claim, RevokedClaim, list_revoked, restore_claim, revoke_claim
 from progress_broker.errors import NotFound, SetupError
 from progress_broker.limits.principals import NewLimits, PrincipalLimits, list_limits, remove_limits, set_limits
+from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations import retention
 from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.operations.store import Store
@@ -112,6 +113,15 @@ class AdminOverRedis:
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""
         return await read_audit(self._store, wanted, limit=limit, cursor=cursor)
+
+    async def info(self) -> list[dict[str, Any]]:
+        """Return what each server of Redis tells of itself."""
+        with storage_errors():
+            return [await master.info() for master in await self._store.connections.masters()]
+
+    async def metrics(self) -> str:
+        """Raise `SetupError`: Redis has no metrics."""
+        raise SetupError("a server has metrics, and Redis has none: set PROGRESS_URL, or use --url")
 
     async def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """Raise `SetupError`: in Redis there is no log."""

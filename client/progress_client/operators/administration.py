@@ -70,5 +70,11 @@ class Administration(Protocol):
     async def audit(self, wanted: AuditFilter, *, limit: int, cursor: str | None) -> AuditPage:
         """Return a page of who changed what, newest first."""
 
+    async def info(self) -> list[dict[str, Any]]:
+        """Return what each server of Redis tells of itself. Raises `SetupError` through a server."""
+
+    async def metrics(self) -> str:
+        """Return the metrics of the server that answers, as text. Raises `SetupError` without a server."""
+
     def monitor(self, query: Mapping[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the lines of a server's log, as they are written. Raises `SetupError` without a server."""

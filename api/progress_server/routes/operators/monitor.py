@@ -38,6 +38,7 @@ async def monitor(
     level: Annotated[Level, Query(description="Only lines of this level and above.")] = "debug",
     logger: Annotated[str, Query(description="Only lines of this logger and those below it.")] = "",
     last: Annotated[int, Query(ge=0, le=LINES, description="How many lines to begin with.")] = 100,
+    follow: Annotated[bool, Query(description="Go on with lines that are written from now on.")] = True,
 ) -> Response:
     """Follow the log of the replica that answers, as server-sent events `log`, each with a line as a JSON object.
 
@@ -47,15 +48,15 @@ async def monitor(
     require_permission_everywhere(request, Action.OBSERVE)
     if request.method == "HEAD":
         return Response(headers=dict(EVENT_STREAM))
-    lines = _lines(context, logging.getLevelNamesMapping()[level.upper()], logger, last)
+    lines = _lines(context, logging.getLevelNamesMapping()[level.upper()], logger, last, follow=follow)
     first = await anext(lines, None)  # before the response begins, or no error could be told
     return QuietEventSourceResponse(_events(first, lines), ping=15, headers=dict(EVENT_STREAM))
 
 
-async def _lines(context: Context, level: int, logger: str, last: int) -> AsyncGenerator[Line | None]:
+async def _lines(context: Context, level: int, logger: str, last: int, *, follow: bool) -> AsyncGenerator[Line | None]:
     hub, longest_s = context.hub, context.settings.stream_max_age_s
     until = hub.clock() + longest_s
-    async with aclosing(context.log.follow(last, min(LOOK_S, longest_s))) as lines:
+    async with aclosing(context.log.follow(last, min(LOOK_S, longest_s), on=follow)) as lines:
         async for line in lines:
             if hub.draining or hub.clock() >= until:
                 return
