@@ -75,7 +75,9 @@ COMMANDS = (
         "Show figures of the whole installation: operations by status, events per second, streams, memory.",
     ),
     LazyCommand(
-        "top", "seeing.stats:top", "Show figures of the whole installation again and again, with all replicas."
+        "top",
+        "seeing.stats:top",
+        "Show figures of the whole installation again and again, with all replicas and the busiest operations.",
     ),
     LazyCommand(
         "workers",

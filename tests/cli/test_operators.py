@@ -1,6 +1,8 @@
 """Commands that show replicas and streams and end them, through a server and in Redis itself."""
 
 import json
+import re
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from progress_broker.model.operation import Status
 from progress_cli.caller import caller
 from tests.api.proofs import AUDIENCE, SECRET, bearing, token
 from tests.cli.conftest import Shell
-from tests.servers import ApiReplica, RealRedis, wait_until
+from tests.servers import DEADLINE_S, ApiReplica, RealRedis, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +84,15 @@ def test_figures_workers_and_what_takes_room_are_shown(shell: Shell, replica: Ap
     assert sum(stats["counts"]["operations"].values()) >= 1
     assert stats["redis"][0]["used_bytes"] > 0
     assert stats["replicas"] == stats["ready"] == 1
-    shown = shell.says("top", "-n", "1")
-    assert "EVENTS/S" in shown
-    assert "REPLICA" in shown
+
+    def is_busy() -> bool:
+        httpx.post(events, json={"type": "log", "data": {"message": "m"}}, headers=worker)
+        shown = shell.says("top", "-n", "1")
+        assert "REPLICA" in shown
+        assert "~" not in shown  # the broker's own
+        return re.search(r"^w +\d", shown.partition("OPERATION  ")[2], re.MULTILINE) is not None
+
+    wait_until(is_busy, "the operation is among the busiest")
     workers = json.loads(shell.says("workers", "-o", "json"))
     assert sum(each["operations"] for each in workers) == stats["counts"]["operations"]["running"]
     done = shell.run("storage", "-o", "json")
@@ -94,8 +102,14 @@ def test_figures_workers_and_what_takes_room_are_shown(shell: Shell, replica: Ap
     assert share["events"] >= 2
     assert share["bytes"] > 100
     assert "long: " in done.stderr
-    folder = tmp_path / "collected"
     through_server = "PROGRESS_URL" in shell.env
+    if through_server:
+        assert "set PROGRESS_REDIS_URL" in shell.fails(5, "storage", "--exact")
+    else:
+        exact = json.loads(shell.run("storage", "--exact", "-o", "json").stdout)
+        assert sum(each["operations"] for each in exact) == sum(stats["counts"]["operations"].values())
+        assert all(each["bytes"] > 100 for each in exact)
+    folder = tmp_path / "collected"
     assert f"{10 if through_server else 9} files" in shell.says("debug", str(folder))
     assert {"check", "level", "found"} <= json.loads((folder / "doctor.json").read_bytes())[0].keys()
     if through_server:
@@ -115,3 +129,13 @@ def test_the_log_is_followed_through_a_server_only(shell: Shell) -> None:
     shell.run("kick", "00000000-1")
     said = shell.says("monitor", "--logger", "progress_broker.audit", "--last", "1", "-n", "1")
     assert "INFO: progress_broker.audit: kick by root: 00000000-1 not-found" in said
+
+
+@pytest.mark.parametrize("command", ["stats", "streams"])
+def test_it_is_shown_again_until_ctrl_c(shell: Shell, command: str) -> None:
+    with shell.open(command, "-w") as showing:
+        assert showing.stdout is not None
+        first_words = (line.split()[0] for line in showing.stdout)
+        assert next(first_words) in first_words  # its title comes again
+        showing.send_signal(signal.SIGINT)
+        assert showing.wait(DEADLINE_S) == 130

@@ -1,14 +1,12 @@
-"""Figures of all that is in Redis: operations by status, the rate of events, memory, workers, and what takes room."""
+"""Figures of all that is in Redis: operations by status, the rate of events, memory, and workers."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-import redis.exceptions
 from pydantic import BaseModel
 
-from progress_broker.errors import StorageUnavailable
 from progress_broker.model.operation import TERMINAL, Operation, Status, Time
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.loading import load_each
@@ -21,9 +19,9 @@ MOST_LOOKED = 4_000
 RATE_S = 10
 """Over how many seconds the rate of events is measured."""
 _MOST_EVENTS = 200  # a lane
-_LONGEST = 20
-_SIZED = 200
-"""How many operations are asked for their size in memory."""
+_BUSIEST = 10
+_OWN = b"~"
+"""The first byte of names of the broker's own entries, such as probes."""
 _UNFINISHED = tuple(status for status in Status if status not in TERMINAL)
 _AT_WORK = (Status.RUNNING, Status.STALLED, Status.CANCELLING)
 
@@ -43,6 +41,14 @@ class Counts(BaseModel):
     """The lanes that could not be reached, and are missing here."""
 
 
+class Busy(BaseModel):
+    """An operation with many events."""
+
+    id: str
+    events_per_s: float
+    """Of the last ten seconds, as those of all are."""
+
+
 class Memory(BaseModel):
     """The memory of a server of Redis."""
 
@@ -58,6 +64,8 @@ class Stats(BaseModel):
     counts: Counts
     events_per_s: float
     """Events of the last ten seconds, without the broker's own. Of a busy lane, of its last 200 events."""
+    busiest: list[Busy] = []
+    """The operations with most of them: ten at most."""
     replicas: int
     ready: int
     streams: int
@@ -84,36 +92,6 @@ class Workers(BaseModel):
     workers: list[WorkerState]
     partial: bool
     """Whether there are more operations than were looked at, or lanes could not be reached."""
-
-
-class Share(BaseModel):
-    """Operations of a kind and status, as far as they were looked at."""
-
-    kind: str
-    status: str
-    operations: int
-    events: int
-    bytes: int | None
-    """About how much memory they take; None if Redis does not tell (`MEMORY USAGE`)."""
-
-
-class LongOperation(BaseModel):
-    """An operation with many events."""
-
-    id: str
-    kind: str
-    status: str
-    events: int
-
-
-class Storage(BaseModel):
-    """What takes room, from a sample of operations."""
-
-    looked: int
-    operations: int
-    """How many there are."""
-    shares: list[Share]
-    longest: list[LongOperation]
 
 
 async def read_counts(store: Store) -> Counts:
@@ -164,10 +142,12 @@ def _overdue_s(now_ms: float, scores: Sequence[float | None]) -> float:
 async def read_stats(store: Store) -> Stats:
     """Return figures of the whole installation. Raises `StorageUnavailable`."""
     present = (await list_replicas(store)).replicas
+    rates = await _rates(store)
     return Stats(
         at=await store.now(),
         counts=await read_counts(store),
-        events_per_s=await _rate(store),
+        events_per_s=rates.total,
+        busiest=rates.busiest,
         replicas=len(present),
         ready=sum(state.ready for state in present),
         streams=sum(state.streams for state in present),
@@ -176,29 +156,40 @@ async def read_stats(store: Store) -> Stats:
     )
 
 
-async def _rate(store: Store) -> float:
+class Rates(NamedTuple):
+    """How many events there are per second, and of which operations most."""
+
+    total: float
+    busiest: list[Busy]
+
+
+async def _rates(store: Store) -> Rates:
     now_ms = (await store.now()).timestamp() * 1000
 
-    async def read(lanes: Sequence[int]) -> list[float]:
+    async def read(lanes: Sequence[int]) -> list[dict[str, float]]:
         async with store.connections.commands.pipeline(transaction=False) as pipeline:
             for lane in lanes:
                 since = str(round(now_ms - RATE_S * 1000))
                 pipeline.xrevrange(store.keyspace.lane(lane).feed, "+", since, count=_MOST_EVENTS)
             with storage_errors():
                 replies = await pipeline.execute()
-        return [_rate_of(entries, now_ms) for entries in replies]
+        return [_rates_of(entries, now_ms) for entries in replies]
 
-    return round(sum((await FanOut(store.connections, store.keyspace).ask(read)).values()), 2)
+    of_lanes = (await FanOut(store.connections, store.keyspace).ask(read)).values()
+    each = sorted((item for lane in of_lanes for item in lane.items()), key=lambda item: (-item[1], item[0]))
+    busiest = [Busy(id=id, events_per_s=round(rate, 2)) for id, rate in each[:_BUSIEST]]
+    return Rates(round(sum(rate for _, rate in each), 2), busiest)
 
 
-def _rate_of(entries: Sequence[Any], now_ms: float) -> float:
-    events = [id for id, pairs in entries if b"n" in pairs[::2]]
-    if not events:
-        return 0.0
+def _rates_of(entries: Sequence[Any], now_ms: float) -> dict[str, float]:
+    """Return the events per second of each operation of a lane, from the newest entries of its feed."""
     span_s = float(RATE_S)
     if len(entries) == _MOST_EVENTS:
         span_s = max(0.001, (now_ms - int(entries[-1][0].partition(b"-")[0])) / 1000)
-    return len(events) / span_s
+    fields = [dict(zip(pairs[::2], pairs[1::2], strict=False)) for _, pairs in entries]
+    ids = [entry[b"o"] for entry in fields if b"n" in entry and not entry.get(b"o", _OWN).startswith(_OWN)]
+    counts = Counter(id.decode("utf-8", "replace") for id in ids)
+    return {id: count / span_s for id, count in counts.items()}
 
 
 async def _memory(store: Store) -> list[Memory]:
@@ -250,72 +241,3 @@ def _worker(name: str, operations: Sequence[Operation], leases: dict[str, float]
         idle_s=round(max((now - operation.updated_at).total_seconds() for operation in operations), 1),
         lease_left_s=round(min(ends) / 1000 - now.timestamp(), 1) if ends else None,
     )
-
-
-async def read_storage(store: Store, sample: int) -> Storage:
-    """Return what takes room, from a random sample of operations. Raises `StorageUnavailable`."""
-    most = max(1, min(sample, MOST_LOOKED) // store.keyspace.lanes)
-
-    async def read(lanes: Sequence[int]) -> list[tuple[int, list[str]]]:
-        async with store.connections.commands.pipeline(transaction=False) as pipeline:
-            for lane in lanes:
-                index = store.keyspace.lane(lane).index
-                pipeline.zcard(index)
-                pipeline.zrandmember(index, most)
-            with storage_errors():
-                replies: list[Any] = await pipeline.execute()
-        pairs = zip(replies[::2], replies[1::2], strict=True)
-        return [(count, [id.decode("utf-8", "replace") for id in ids or ()]) for count, ids in pairs]
-
-    lanes = FanOut(store.connections, store.keyspace)
-    found = (await lanes.ask(read)).values()
-    ids = [id for _, names in found for id in names]
-    loaded = [it[0] for it in await load_each(store.connections, store.keyspace, lanes, ids) if it is not None]
-    sizes = await _sizes(store, loaded[:_SIZED])
-    mean = sum(sizes.values()) / max(1, sum(it.events for it in loaded if it.id in sizes)) if sizes else None
-    shares: defaultdict[tuple[str, str], list[Operation]] = defaultdict(list)
-    for operation in loaded:
-        shares[operation.kind, operation.status].append(operation)
-    longest = sorted(loaded, key=lambda it: -it.events)[:_LONGEST]
-    return Storage(
-        looked=len(loaded),
-        operations=sum(count for count, _ in found),
-        shares=sorted((_share(*key, some, sizes, mean) for key, some in shares.items()), key=lambda it: -it.events),
-        longest=[LongOperation(id=it.id, kind=it.kind, status=it.status, events=it.events) for it in longest],
-    )
-
-
-def _share(
-    kind: str, status: str, operations: Sequence[Operation], sizes: dict[str, int], bytes_per_event: float | None
-) -> Share:
-    taken = [
-        sizes[it.id] if it.id in sizes else round(it.events * bytes_per_event)
-        for it in operations
-        if bytes_per_event is not None
-    ]
-    return Share(
-        kind=kind,
-        status=status,
-        operations=len(operations),
-        events=sum(it.events for it in operations),
-        bytes=sum(taken) if taken else None,
-    )
-
-
-async def _sizes(store: Store, operations: Sequence[Operation]) -> dict[str, int]:
-    """Return how much memory operations take, as Redis tells; nothing if this user may not ask."""
-    async with store.connections.commands.pipeline(transaction=False) as pipeline:
-        for operation in operations:
-            keys = store.keyspace.operation(operation.id)
-            for key in (keys.snapshot, keys.log, keys.kept, keys.curve):
-                pipeline.memory_usage(key)
-        try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except (redis.exceptions.RedisError, OSError) as error:
-            raise StorageUnavailable(f"Redis did not tell how much memory operations take: {error}") from None
-    sizes = {}
-    for at, operation in enumerate(operations):
-        parts = replies[4 * at : 4 * at + 4]
-        if not any(isinstance(part, Exception) for part in parts):
-            sizes[operation.id] = sum(part or 0 for part in parts)
-    return sizes

@@ -14,9 +14,10 @@ from progress_broker.errors import SetupError
 from progress_broker.limits.principals import AllLimits, NewLimits, PrincipalLimits
 from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.replicas.changes import Drained, Reloads
-from progress_broker.replicas.figures import Stats, Storage, Workers
+from progress_broker.replicas.figures import Stats, Workers
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
+from progress_broker.replicas.usage import Storage
 from progress_client.http.connection import Answer, AsyncConnection, Query
 from progress_client.http.problems import read_answer
 from progress_client.over_http.event_stream import EventStreamReader
@@ -64,6 +65,10 @@ class AdminOverHttp:
     async def storage(self, sample: int) -> Storage:
         """Return what takes room, from a sample of operations."""
         return self._read(Storage, await self._ask("GET", "/storage", _query({"sample": sample})))
+
+    async def all_storage(self, rps: float, tell: Callable[[int], None]) -> Storage:
+        """Raise `SetupError`: a request could not last so long."""
+        raise SetupError("each operation is looked at in Redis itself only: set PROGRESS_REDIS_URL, or use --redis-url")
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

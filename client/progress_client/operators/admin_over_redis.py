@@ -11,11 +11,12 @@ from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations import retention
 from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.operations.store import Store
-from progress_broker.replicas import changes, figures, streams
+from progress_broker.replicas import changes, figures, streams, usage
 from progress_broker.replicas.changes import Drained, Reloads
-from progress_broker.replicas.figures import Stats, Storage, Workers
+from progress_broker.replicas.figures import Stats, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
+from progress_broker.replicas.usage import Storage
 
 _PAGE = 1_000
 """How many revocations are read at a time."""
@@ -41,7 +42,11 @@ class AdminOverRedis:
 
     async def storage(self, sample: int) -> Storage:
         """Return what takes room, from a sample of operations."""
-        return await figures.read_storage(self._store, sample)
+        return await usage.read_storage(self._store, sample)
+
+    async def all_storage(self, rps: float, tell: Callable[[int], None]) -> Storage:
+        """Return what all operations take."""
+        return await usage.read_all_storage(self._store, rps=rps, tell=tell)
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

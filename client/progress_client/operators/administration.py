@@ -8,9 +8,10 @@ from progress_broker.access.deny_list import Claim, RevokedClaim
 from progress_broker.limits.principals import NewLimits, PrincipalLimits
 from progress_broker.operations.retention import NewRetention, RetentionState
 from progress_broker.replicas.changes import Drained, Reloads
-from progress_broker.replicas.figures import Stats, Storage, Workers
+from progress_broker.replicas.figures import Stats, Workers
 from progress_broker.replicas.presence import Replicas
 from progress_broker.replicas.streams import Kicked, StreamFilter, StreamsPage
+from progress_broker.replicas.usage import Storage
 
 
 class Administration(Protocol):
@@ -27,6 +28,12 @@ class Administration(Protocol):
 
     async def storage(self, sample: int) -> Storage:
         """Return what takes room, from a sample of operations."""
+
+    async def all_storage(self, rps: float, tell: Callable[[int], None]) -> Storage:
+        """Return what all operations take; at most `rps` of them are looked at per second, and told of.
+
+        Raises `SetupError` through a server.
+        """
 
     async def streams(self, wanted: StreamFilter, *, limit: int, cursor: str | None) -> StreamsPage:
         """Return a page of the open streams of all replicas."""

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from progress_broker.model.grants import Action
-from progress_broker.replicas import figures
-from progress_broker.replicas.figures import MOST_LOOKED, Stats, Storage, Workers
+from progress_broker.replicas import figures, usage
+from progress_broker.replicas.figures import MOST_LOOKED, Stats, Workers
 from progress_broker.replicas.presence import Replicas, list_replicas
+from progress_broker.replicas.usage import Storage
 from progress_server.auth.authorization import require_permission_everywhere
 from progress_server.context import InContext
 from progress_server.http.answers import answer
@@ -52,4 +53,4 @@ async def storage(
 ) -> Response:
     """Get what takes room in Redis, by kind and status, from a random sample of operations, and the longest of them."""
     require_permission_everywhere(request, Action.OBSERVE)
-    return answer(await figures.read_storage(context.store, sample))
+    return answer(await usage.read_storage(context.store, sample))

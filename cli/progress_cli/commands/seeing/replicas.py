@@ -9,6 +9,7 @@ from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+from progress_cli.output.watching import Watch, Write, show
 
 
 def _standing(state: ReplicaState) -> str:
@@ -45,15 +46,18 @@ SHAPE = Shape[ReplicaState](
 
 
 @with_settings(*READER)
-def replicas(settings: Settings, output: Output = Format.TABLE) -> None:
+def replicas(settings: Settings, output: Output = Format.TABLE, watch: Watch = False) -> None:
     """List the replicas that are present: where they are, whether they are ready, and how many streams they have."""
 
-    found = connect.ask(settings, lambda operators: operators.admin.replicas())
-    with Printer(SHAPE, output) as printer:
-        for state in found.replicas:
-            printer.add(state)
-    for name, values in found.differing.items():
-        print_info(f"the replicas differ in PROGRESS_{name.upper()}: {', '.join(map(_shown, values))}")
+    def draw(write: Write) -> None:
+        found = connect.ask(settings, lambda operators: operators.admin.replicas())
+        with Printer(SHAPE, output, write) as printer:
+            for state in found.replicas:
+                printer.add(state)
+        for name, values in found.differing.items():
+            print_info(f"the replicas differ in PROGRESS_{name.upper()}: {', '.join(map(_shown, values))}")
+
+    show(draw, watch=watch)
 
 
 def _shown(value: Any) -> str:

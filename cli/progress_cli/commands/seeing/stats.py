@@ -1,18 +1,18 @@
 """`stats` and `top`: figures of the whole installation, once or again and again."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from progress_broker.replicas.figures import Stats
+from progress_broker.replicas.presence import ReplicaState
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format, tables
 from progress_cli.output.formats import Column, Format, Output, Printer, Shape
-
-_CLEAR = "\x1b[H\x1b[2J"
+from progress_cli.output.watching import EVERY_S, Watch, Write, repeat, show
+from progress_client.operators.operators import Operators
 
 
 def _mebibytes(value: float) -> str:
@@ -49,40 +49,40 @@ SHAPE = Shape[Stats](
 
 
 @with_settings(*READER)
-def stats(settings: Settings, output: Output = Format.TABLE) -> None:
+def stats(settings: Settings, output: Output = Format.TABLE, watch: Watch = False) -> None:
     """Show figures of the whole installation: operations by status, events per second, streams, memory."""
-    found = connect.ask(settings, lambda operators: operators.admin.stats())
-    with Printer(SHAPE, output) as printer:
-        printer.add(found)
+
+    def draw(write: Write) -> None:
+        found = connect.ask(settings, lambda operators: operators.admin.stats())
+        with Printer(SHAPE, output, write) as printer:
+            printer.add(found)
+
+    show(draw, watch=watch)
 
 
 @with_settings(*READER)
 def top(
     settings: Settings,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, help="How often to look.")] = 2.0,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.5, help="How often to look.")] = EVERY_S,
     count: Annotated[int, typer.Option("-n", min=0, help="How many times to look; 0: until Ctrl-C.")] = 0,
 ) -> None:
-    """Show figures of the whole installation again and again, with all replicas."""
-    asyncio.run(_watch(settings, interval, count))
+    """Show figures of the whole installation again and again, with all replicas and the busiest operations."""
+
+    def draw(write: Write) -> None:
+        found, replicas = connect.ask(settings, _read)
+        figures = [[column.title for column in SHAPE.columns], [it.shown(it.value(found)) for it in SHAPE.columns]]
+        rows = [["REPLICA", "HOST", "STATE", "STREAMS", "LAG"]]
+        for it in replicas:
+            state = "ready" if it.ready else it.reason or "not ready"
+            rows.append([it.id, format.plain(it.host), state, format.number(it.streams), f"{it.lag_s * 1000:,.0f} ms"])
+        busiest = [["OPERATION", "EVENTS/S"]]
+        busiest += [[format.plain(it.id), format.number(it.events_per_s)] for it in found.busiest]
+        for table in (figures, rows, busiest):
+            for line in (*tables.aligned(table), ""):
+                write(line)
+
+    repeat(draw, interval, count)
 
 
-async def _watch(settings: Settings, interval_s: float, count: int) -> None:
-    looked = 0
-    async with connect.operators(settings) as operators:
-        while True:
-            found, replicas = await operators.admin.stats(), (await operators.admin.replicas()).replicas
-            lines = [[column.title for column in SHAPE.columns], [c.shown(c.value(found)) for c in SHAPE.columns]]
-            rows = [["REPLICA", "HOST", "STATE", "STREAMS", "LAG"]]
-            for it in replicas:
-                state = "ready" if it.ready else it.reason or "not ready"
-                rows.append(
-                    [it.id, format.plain(it.host), state, format.number(it.streams), f"{it.lag_s * 1000:,.0f} ms"]
-                )
-            shown = [*tables.aligned(lines), "", *tables.aligned(rows)]
-            if typer.get_text_stream("stdout").isatty():
-                typer.echo(_CLEAR, nl=False)
-            typer.echo("\n".join(shown))
-            looked += 1
-            if looked == count:
-                return
-            await asyncio.sleep(interval_s)
+async def _read(operators: Operators) -> tuple[Stats, list[ReplicaState]]:
+    return await operators.admin.stats(), (await operators.admin.replicas()).replicas

@@ -1,16 +1,20 @@
 """`storage`: show what takes room in Redis."""
 
+import sys
 from typing import Annotated
 
 import typer
 
-from progress_broker.replicas.figures import MOST_LOOKED, Share
+from progress_broker.replicas.figures import MOST_LOOKED
+from progress_broker.replicas.usage import Share, Storage
 from progress_broker.settings import Settings
 from progress_cli import connect
 from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+from progress_client.backend import warn_if_partial
+from progress_client.operators.operators import Operators
 
 SHAPE = Shape[Share](
     columns=(
@@ -31,6 +35,10 @@ def storage(
     sample: Annotated[
         int, typer.Option(min=1, max=MOST_LOOKED, help="How many operations to look at; they are chosen at random.")
     ] = 1_000,
+    exact: Annotated[bool, typer.Option("--exact", help="Look at all operations, in Redis itself.")] = False,
+    rps: Annotated[
+        float, typer.Option("--rps", min=1, help="How many operations to look at per second, with --exact.")
+    ] = 1_000.0,
     output: Output = Format.TABLE,
 ) -> None:
     """Show what takes room in Redis, by kind and status, from a sample of operations, and the longest of them.
@@ -38,10 +46,20 @@ def storage(
     With `-o json` it is what was looked at; a program can scale it up by `operations`.
     """
 
-    found = connect.ask(settings, lambda operators: operators.admin.storage(sample))
+    def tell(looked: int) -> None:
+        if sys.stderr.isatty():
+            typer.echo(f"\r{looked:,} operations looked at ", nl=False, err=True)
+
+    async def ask(operators: Operators) -> Storage:
+        return await (operators.admin.all_storage(rps, tell) if exact else operators.admin.storage(sample))
+
+    found = connect.ask(settings, ask)
+    if exact and sys.stderr.isatty():
+        typer.echo(err=True)
     with Printer(SHAPE, output) as printer:
         for share in found.shares:
             printer.add(share)
     print_info(f"looked at {format.number(found.looked)} of {format.counted(found.operations, 'operation')}")
     for operation in found.longest[:3]:
         print_info(f"long: {format.plain(operation.id)} has {format.counted(operation.events, 'event')}")
+    warn_if_partial(found.lanes_away)

@@ -13,6 +13,7 @@ from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+from progress_cli.output.watching import Watch, Write, show
 
 
 def _seconds(value: float | None) -> str:
@@ -44,14 +45,14 @@ def streams(
     address: Annotated[str | None, typer.Option(help="Only streams of this client address.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of streams.")] = 1_000,
     output: Output = Format.TABLE,
+    watch: Watch = False,
 ) -> None:
     """List the open streams of all replicas: who follows what, from where, and whether its client is slow."""
     wanted = StreamFilter(operation=operation, principal=principal, address=address)
-    silent: set[str] = set()
 
-    async def run() -> bool:
+    async def print_all(write: Write, silent: set[str]) -> bool:
         shown = 0
-        with Printer(SHAPE, output) as printer:
+        with Printer(SHAPE, output, write) as printer:
             async for stream in _all(settings, wanted, min(limit + 1, MOST), silent):
                 if shown == limit:
                     return True
@@ -59,10 +60,14 @@ def streams(
                 shown += 1
         return False
 
-    if asyncio.run(run()):
-        print_info(f"{limit} shown, there are more: use a larger --limit")
-    if silent:
-        print_info(f"streams are missing in this list: replica {', '.join(sorted(silent))} did not answer")
+    def draw(write: Write) -> None:
+        silent: set[str] = set()
+        if asyncio.run(print_all(write, silent)):
+            print_info(f"{limit} shown, there are more: use a larger --limit")
+        if silent:
+            print_info(f"streams are missing in this list: replica {', '.join(sorted(silent))} did not answer")
+
+    show(draw, watch=watch)
 
 
 async def _all(settings: Settings, wanted: StreamFilter, page: int, silent: set[str]) -> AsyncIterator[OpenStream]:

@@ -7,6 +7,7 @@ from progress_cli.exit_codes import print_info
 from progress_cli.options import READER, with_settings
 from progress_cli.output import format
 from progress_cli.output.formats import Column, Format, Output, Printer, Shape
+from progress_cli.output.watching import Watch, Write, show
 
 
 def _left(value: float | None) -> str:
@@ -29,12 +30,15 @@ SHAPE = Shape[WorkerState](
 
 
 @with_settings(*READER)
-def workers(settings: Settings, output: Output = Format.TABLE) -> None:
+def workers(settings: Settings, output: Output = Format.TABLE, watch: Watch = False) -> None:
     """List the workers of operations that have not ended, those with the longest silence first."""
 
-    found = connect.ask(settings, lambda operators: operators.admin.workers())
-    with Printer(SHAPE, output) as printer:
-        for worker in found.workers:
-            printer.add(worker)
-    if found.partial:
-        print_info("there are more operations than were looked at, or some lanes can't be reached now")
+    def draw(write: Write) -> None:
+        found = connect.ask(settings, lambda operators: operators.admin.workers())
+        with Printer(SHAPE, output, write) as printer:
+            for worker in found.workers:
+                printer.add(worker)
+        if found.partial:
+            print_info("there are more operations than were looked at, or some lanes can't be reached now")
+
+    show(draw, watch=watch)
