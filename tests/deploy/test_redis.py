@@ -1,5 +1,6 @@
 """deploy/redis.conf: replicas and workers over TLS, each as a user that may do what it needs and nothing else."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.cli.conftest import Shell
 from tests.deploy.files import ROOT
 from tests.deploy.proxies import Certificate, replaced
 from tests.servers import DEADLINE_S, ApiReplica, Process, free_port, need, wait_until
@@ -151,20 +153,26 @@ def test_its_memory_is_limited_and_it_evicts_nothing(guarded: Guarded) -> None:
     assert (memory["maxmemory"], memory["maxmemory_policy"]) == (1 << 30, "noeviction")
 
 
-@pytest.mark.parametrize("user", USERS)
+DENIED = (
+    "FLUSHALL",
+    "CONFIG GET *",
+    "CONFIG SET maxmemory 1",
+    "KEYS *",
+    "ACL LIST",
+    "GET other",
+    "SET other 1",
+    "SHUTDOWN",
+    "SCRIPT FLUSH",
+    "MONITOR",
+    "SLOWLOG RESET",
+    "MEMORY USAGE other",
+)
+MAY = {"operator": {"CONFIG GET *"}}
+
+
 @pytest.mark.parametrize(
-    "command",
-    [
-        "FLUSHALL",
-        "CONFIG GET *",
-        "KEYS *",
-        "ACL LIST",
-        "GET other",
-        "SET other 1",
-        "SHUTDOWN",
-        "SCRIPT FLUSH",
-        "MONITOR",
-    ],
+    ("user", "command"),
+    [(user, command) for user in USERS for command in DENIED if command not in MAY.get(user, ())],
 )
 def test_they_may_do_nothing_else(guarded: Guarded, user: str, command: str) -> None:
     with guarded.client(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
@@ -173,12 +181,30 @@ def test_they_may_do_nothing_else(guarded: Guarded, user: str, command: str) -> 
         admin.acl_log_reset()
 
 
-def test_every_command_of_a_script_is_granted_to_replicas() -> None:
+def test_operators_may_look_at_what_they_ask_for(guarded: Guarded, folder: Path) -> None:
+    with ApiReplica(guarded.url("replica"), folder / "api.log") as replica:
+        assert httpx.post(f"{replica.url}/v1/operations", json={"id": "import-4", "kind": "import"}).is_success
+        shell = Shell(folder, redis_url=guarded.url("operator"))
+        shares = json.loads(shell.run("storage", "--exact", "-o", "json").stdout)
+        assert all(share["bytes"] for share in shares)
+        for words in (("stats",), ("workers",), ("ls",), ("retention", "--ended", "1d"), ("audit",), ("replicas",)):
+            assert shell.run(*words).returncode == 0  # other replicas may be present, with other settings
+        found = json.loads(shell.run("doctor", "-o", "json").stdout)
+        assert [it for it in found if it["level"] == "unchecked"] == []
+        assert {"buffers", "grants"} <= {it["check"] for it in found if it["level"] == "good"}
+        shell.says("rm", "import-4", "--force")
+        with guarded.client("operator") as client:
+            assert client.slowlog_get(1) is not None
+    assert denied(guarded) == []
+
+
+@pytest.mark.parametrize("user", ["replica", "operator"])
+def test_every_command_of_a_script_is_granted(user: str) -> None:
     called = set()
     for script in (ROOT / "broker" / "progress_broker" / "storage" / "lua").glob("*.lua"):
         names = re.findall(r"(?:redis\.p?call|ask|write)\(\s*['\"](\w+)", script.read_text())
         called |= {name.lower() for name in names}
-    assert called <= set(re.findall(r"\+(\w+)", USERS["replica"]))
+    assert called <= set(re.findall(r"\+(\w+)", USERS[user]))
 
 
 def test_workers_reach_the_lanes_alone(guarded: Guarded) -> None:
