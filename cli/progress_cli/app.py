@@ -210,6 +210,22 @@ LIMITS = (
 )
 
 
+CONTEXT = (
+    LazyCommand(
+        "add",
+        "changing.context:add",
+        "Add a context, or replace the one of that name. It names a server; the token stays in its file.",
+    ),
+    LazyCommand(
+        "use",
+        "changing.context:use",
+        "Use a context in commands that are told neither by options nor by the environment where the operations are.",
+    ),
+    LazyCommand("ls", "changing.context:list_contexts", "List the contexts, and which one is in use."),
+    LazyCommand("rm", "changing.context:remove", "Remove a context. The file of its token stays."),
+)
+
+
 class Commands(Boundary):
     """All commands."""
 
@@ -226,7 +242,13 @@ class Commands(Boundary):
             commands=LIMITS,
             no_args_is_help=True,
         )
-        super().__init__(**options | {"commands": {it.name: it for it in (*COMMANDS, auth, limits)}})
+        context = LazyGroup(
+            name="context",
+            help="Name servers, and use one of them by its name.",
+            commands=CONTEXT,
+            no_args_is_help=True,
+        )
+        super().__init__(**options | {"commands": {it.name: it for it in (*COMMANDS, auth, limits, context)}})
 
 
 app = typer.Typer(

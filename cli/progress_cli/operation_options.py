@@ -10,9 +10,9 @@ import typer
 from progress_broker.errors import InvalidInput
 from progress_broker.model.operation import NewOperation
 from progress_broker.model.validation import read_json
-from progress_cli.options import option_kind, with_parameters
+from progress_cli.options import complete_id, option_kind, with_parameters
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The operation's id.", autocompletion=complete_id)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: one object per line.")]
 
 _ONE_OF_MANY = {

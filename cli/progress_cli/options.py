@@ -1,9 +1,11 @@
 """The settings as command options. Names, types and help texts come from `Settings`, the only place that has them."""
 
+import asyncio
 import inspect
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -16,6 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from progress_broker.errors import SetupError
 from progress_broker.settings import Settings, load_settings
+from progress_cli.exit_codes import print_info
+from progress_cli.user import contexts
 
 CLIENT = ("redis_url", "prefix", "data_dir")
 """The settings that a command needs to find the operations in Redis."""
@@ -51,8 +55,28 @@ SERVER = (
 )
 """The settings that people change most; `serve` has options for all others too."""
 
+_COMPLETION_S = 0.5
+_MOST_COMPLETED = 50
+
 _SIMPLE = (bool, int, float, str, Path)
 
+
+_CONTEXT = inspect.Parameter(
+    "context",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Optional[str],  # noqa: UP045 - read at run time
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="the server with this name, of `progress-broker context`",
+            rich_help_panel="Settings",
+            show_default=False,
+            autocompletion=contexts.complete_context,
+        ),
+    ],
+)
 
 GIVEN: ContextVar[Mapping[str, Any]] = ContextVar("given", default=MappingProxyType({}))
 """The options of the command that set settings. They go on winning when settings are read again."""
@@ -67,12 +91,16 @@ def with_settings(*names: str, rest: bool = False) -> Callable[[Callable[..., No
             listed = (*names, *_NOT_OF_SERVERS)
             options += _options([name for name in Settings.model_fields if name not in listed], "Tuning")
         chosen = [option.name for option in options]
+        if "url" in names:
+            options.insert(0, _CONTEXT)
 
         @wraps(command)
         def run(**given: Any) -> None:
             overrides = {name: given.pop(name) for name in chosen}
             GIVEN.set({name: value for name, value in overrides.items() if value is not None})
-            command(settings=_load(overrides), **given)
+            named = given.pop(_CONTEXT.name) if "url" in names else None
+            settings = read_settings(overrides, named, tell=True) if "url" in names else _load(overrides)
+            command(settings=settings, **given)
 
         own = [it for name, it in inspect.signature(command, eval_str=True).parameters.items() if name != "settings"]
         parameters = [it.replace(kind=inspect.Parameter.KEYWORD_ONLY) for it in (*own, *options)]
@@ -94,6 +122,20 @@ def with_parameters(
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def read_settings(overrides: dict[str, Any], context: str | None, *, tell: bool = False) -> Settings:
+    """Return the settings of a command that works through a server or in Redis.
+
+    They come from its options; without an address there, from the environment, and then from the context in use.
+    """
+    found = contexts.chosen(context, overrides)
+    if found is None:
+        return _load(overrides)
+    name, settings = found
+    if tell and context is None:
+        print_info(f"context {name}: {settings['url']}")
+    return _load(overrides | settings)
 
 
 def _load(overrides: dict[str, Any]) -> Settings:
@@ -154,3 +196,24 @@ def option_kind(annotation: Any) -> Any:
     if origin is list:
         return list
     return annotation if annotation in (*_SIMPLE, SecretStr) else None
+
+
+def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the operations whose ids begin so, for the shell, the most recently changed first.
+
+    If something fails, or takes too long, there are none, and nobody is told: a shell is no place for errors.
+    """
+    with suppress(Exception):
+        return asyncio.run(_ids(ctx, incomplete))
+    return []
+
+
+async def _ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    from progress_broker.queries.choice import Order
+    from progress_cli import connect
+
+    settings = read_settings({name: ctx.params.get(name) for name in READER}, ctx.params.get("context"))
+    query = (("id_prefix", incomplete),) if incomplete else ()
+    async with asyncio.timeout(_COMPLETION_S), connect.operators(settings) as operators:
+        page = await operators.finder.page(query, order=Order.CHANGED, limit=_MOST_COMPLETED, cursor=None)
+    return [operation.id for operation in page.operations]

@@ -14,7 +14,7 @@ from progress_broker.errors import InvalidInput
 from progress_broker.queries.fields import FIELDS, QueryField, read_filters
 from progress_broker.queries.fields import Pairs as Pairs
 from progress_broker.queries.times import read_time
-from progress_cli.options import with_parameters
+from progress_cli.options import complete_id, with_parameters
 
 _BY_ARGUMENT = frozenset({"id"})
 """Fields that are a command's arguments."""
@@ -73,7 +73,9 @@ def _ids(*, file: bool) -> inspect.Parameter:
     help = "Operations with these ids."
     if file:
         help += f" Then a file: `-`, or a name with a slash, or one that ends with {', '.join(_FILES)}."
-    declared = typer.Argument(metavar="[ID]... [FILE]" if file else "ID", help=help, show_default=False)
+    declared = typer.Argument(
+        metavar="[ID]... [FILE]" if file else "ID", help=help, show_default=False, autocompletion=complete_id
+    )
     return _parameter("id", list[str], declared)
 
 

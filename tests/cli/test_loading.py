@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from progress_cli.app import AUTH, COMMANDS
+from progress_cli.app import AUTH, COMMANDS, CONTEXT, LIMITS
 from progress_cli.lazy import LazyCommand
 from tests.cli.conftest import Shell
 
@@ -40,7 +40,7 @@ def test_the_help_and_the_completion_of_commands_load_none_of_them() -> None:
     assert not loaded & (SLOW | {"rich"})
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *AUTH], ids=lambda command: command.name)
+@pytest.mark.parametrize("command", [*COMMANDS, *AUTH, *LIMITS, *CONTEXT], ids=lambda command: command.name)
 def test_a_summary_is_the_first_paragraph_of_the_help(command: LazyCommand) -> None:
     first = command.load().help.partition("\n\n")[0]
     assert command.help == " ".join(first.split())

@@ -3,6 +3,9 @@
 import json
 import logging
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -138,6 +141,66 @@ def test_the_retention_and_revocations_are_changed(remote: Shell) -> None:
     assert details["revoke", "ok"] == "for 3600 s"
     assert ("restore", "ok") in details
     assert ("restore", "not-found") in details
+
+
+@pytest.fixture
+def home(remote: Shell) -> Shell:
+    """A shell whose user has a folder for contexts, and which is not told where a server is."""
+    for name in ("URL", "TOKEN_FILE"):
+        del remote.env[f"PROGRESS_{name}"]
+    remote.env["XDG_CONFIG_HOME"] = str(remote.folder / "config")
+    return remote
+
+
+def test_a_context_says_where_the_server_is(home: Shell, server: ApiReplica) -> None:
+    assert "there is no context 'here'" in home.fails(4, "context", "use", "here")
+    assert "is not a valid name" in home.fails(2, "context", "add", "a b", "--url", server.url)
+    assert "there is no file" in home.fails(5, "context", "add", "here", "--url", server.url, "--token-file", "none")
+    said = home.says("context", "add", "here", "--url", f"{server.url}/", "--token-file", "token")
+    assert said.startswith(f"context here is {server.url}:")
+    home.says("context", "add", "away", "--url", "http://127.0.0.1:1")
+    home.says("publish", "by-context", "--create", "--context", "here")
+    assert "no Redis found" in home.fails(5, "show", "by-context")  # none is in use yet
+    home.says("context", "use", "here")
+    token_file = str(home.folder / "token")
+    assert json.loads(home.says("context", "ls", "-o", "json")) == [
+        {"name": "away", "url": "http://127.0.0.1:1", "token_file": None, "in_use": False},
+        {"name": "here", "url": server.url, "token_file": token_file, "in_use": True},
+    ]
+    done = home.run("show", "by-context")
+    assert (done.returncode, done.stderr) == (0, f"progress-broker: context here: {server.url}\n")
+    # An option counts more than the environment, which counts more than the context in use.
+    assert "can't be reached" in home.fails(5, "ls", "--context", "away")
+    home.env["PROGRESS_URL"] = "http://127.0.0.1:1"
+    assert "can't be reached" in home.fails(5, "ls")
+    assert home.lines("show", "by-context", "--context", "here")[0]["id"] == "by-context"
+    del home.env["PROGRESS_URL"]
+    assert "leave out --url" in home.fails(2, "ls", "--context", "here", "--url", server.url)
+    assert "no context is in use" in home.run("context", "rm", "here").stderr
+    assert "no Redis found" in home.fails(5, "ls")
+    (home.folder / "config" / "progress-broker" / "contexts.toml").write_text("[[")
+    assert "can't be read" in home.fails(5, "context", "ls")
+
+
+def test_bash_completes_ids_and_contexts(home: Shell, server: ApiReplica) -> None:
+    home.says("context", "add", "here", "--url", server.url, "--token-file", "token")
+    home.says("publish", "completed-1", "--create", "--context", "here")
+
+    def completes(*words: str) -> list[str]:
+        script = f"""PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
+            eval "$(progress-broker --show-completion bash)"
+            COMP_WORDS=(progress-broker {shlex.join(words)}) COMP_CWORD={len(words)}
+            _progress_broker_completion progress-broker
+            printf '%s\n' "${{COMPREPLY[@]}}" """
+        done = subprocess.run(["bash", "-c", script], env=home.env, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completes("ls", "--context", "he") == ["here"]
+    for command in ("show", "rm"):
+        words = (command, "--context", "here", "completed-")
+        wait_until(lambda words=words: completes(*words) == ["completed-1"], "the server answers in time")
+    assert completes("show", "--context", "nowhere", "completed-") == []
 
 
 def test_what_needs_redis_itself_says_so(remote: Shell) -> None:

@@ -51,6 +51,7 @@ class Session:
         self._folder.mkdir()
         (self._folder / "broker").symlink_to(ROOT / "broker")
         self._env = os.environ | {
+            "XDG_CONFIG_HOME": str(self._folder.parent / "config"),
             "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "BASH_ENV": str(variables),
             "PROGRESS_REDIS_URL": redis.url,

@@ -20,7 +20,7 @@ from progress_broker.settings import Settings
 from progress_broker.storage.lanes import shown
 from progress_cli import connect
 from progress_cli.exit_codes import REJECTED, STORAGE, exit_code, print_error, print_info
-from progress_cli.options import READER, with_parameters, with_settings
+from progress_cli.options import READER, complete_id, with_parameters, with_settings
 from progress_cli.output import format
 from progress_cli.query_options import with_filters
 from progress_client.operators.many import Many
@@ -32,7 +32,10 @@ MOST = 100_000
 """How many operations one command acts on, unless said."""
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...|-]", help="Operations; `-` reads ids from standard input.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[ID...|-]", help="Operations; `-` reads ids from standard input.", autocompletion=complete_id
+    ),
 ]
 
 
