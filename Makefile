@@ -72,7 +72,7 @@ soak: $(VENV)/.topologies  ## let clients come and go for half an hour, then bre
 	$(BIN)/python -m bench.soak
 	PROGRESS_FAILOVERS=1 PROGRESS_SOAK_S=3600 $(BIN)/pytest -s --timeout 0 tests/chaos/failovers/test_for_an_hour.py
 
-BENCHMARKS := fanout latency memory storm scale cluster bundle compression collector spread publish carriers redis_time finding imports limits hostile transfer replay
+BENCHMARKS := fanout latency memory storm scale cluster bundle compression collector spread publish carriers redis_time finding imports limits hostile transfer replay reload
 
 bench: $(VENV)/.dev  ## measure, for most of an hour; see bench/README.md
 	@deploy/test-system.sh

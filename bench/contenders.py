@@ -1,6 +1,7 @@
 """The servers that are compared. Each runs alone on the measured core; its CPU and memory are read from the kernel."""
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -25,7 +26,7 @@ from progress_broker.embedded.server_process import ending_with_us
 
 ROOT = Path(__file__).resolve().parents[1]
 NCHAN_MODULES = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/nginx/modules/ngx_nchan_module.so")
-_SERVING = b"serving on http://127.0.0.1:"
+_SERVING = re.compile(rb"serving on https?://127\.0\.0\.1:(\d+)")
 
 
 class Kind(NamedTuple):
@@ -142,12 +143,11 @@ def _python(
     env = {**os.environ, "PYTHONPATH": str(ROOT), **more}
     with _process([sys.executable, "-m", *arguments], folder, cores, env) as (process, output):
         end = time.monotonic() + START_S
-        while _SERVING not in (said := output.read_bytes()):
+        while (serving := _SERVING.search(said := output.read_bytes())) is None:
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"{' '.join(arguments)} did not start: {said.decode(errors='replace')[-2000:]}")
             time.sleep(0.02)
-        port = said.partition(_SERVING)[2].split()[0]
-        yield process.pid, int(port)
+        yield process.pid, int(serving[1])
 
 
 def _ticket(port: int, secret: str) -> str:

@@ -29,6 +29,7 @@ ALONE = {
     "hostile": ["--seconds", "0.5"],
     "transfer": [],
     "replay": ["--seconds", "1"],
+    "reload": [],
 }
 
 
@@ -142,3 +143,8 @@ def test_a_contender_that_does_not_exist_is_named() -> None:
     done = start("fanout", ["broker", "apache"])
     assert done.returncode == 1
     assert "no such contender: apache" in done.stderr
+
+
+def test_reload(started: Runs) -> None:
+    figures = ended(started, "reload")
+    assert (figures["cut"], figures["wrong"]) == (0, "")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -17,7 +18,9 @@ from progress_broker.errors import InvalidInput, NotFound, SetupError, StorageUn
 from progress_broker.model.operation import NewOperation
 from progress_broker.settings import Settings
 from progress_server import Principal, Progress, granted
+from progress_server.auth.api_keys import hash_key
 from progress_server.mounted.operations import OperationFields
+from tests.api.proofs import KEY, bearing, secured
 from tests.conftest import make_settings
 from tests.servers import free_port
 
@@ -271,3 +274,22 @@ class TestOperations:
 
     def test_take_every_field_of_an_operation(self) -> None:
         assert OperationFields.__annotations__.keys() == NewOperation.model_fields.keys()
+
+
+def test_a_reload_takes_new_keys_or_nothing(redis_url: str, tmp_path: Path) -> None:
+    progress = Progress(settings=secured(tmp_path, redis_url=redis_url))
+    keys = tmp_path / "keys.toml"
+    with TestClient(mounted(progress)) as http:
+
+        def status_of(key: str) -> int:
+            event = {"type": "log", "data": {"message": "m"}}
+            return http.post("/progress/v1/operations/a/events", json=event, headers=bearing(key)).status_code
+
+        assert (status_of(KEY), status_of("pbk_new")) == (404, 401)  # there is no such operation
+        keys.write_text(keys.read_text().replace(hash_key(KEY), hash_key("pbk_new")))
+        assert progress.reload().restart == []
+        assert (status_of(KEY), status_of("pbk_new")) == (401, 404)
+        keys.write_text("[[keys")
+        with pytest.raises(SetupError, match="keys"):
+            progress.reload()
+        assert status_of("pbk_new") == 404

@@ -22,6 +22,7 @@ from progress_server.middleware.stack import Edge
 from progress_server.mounted.around import Around
 from progress_server.mounted.authenticator import AppAuthenticator, Authenticate
 from progress_server.mounted.operations import Operations
+from progress_server.server.reload import Reloaded
 
 
 class Progress:
@@ -52,7 +53,7 @@ class Progress:
             raise TypeError(f"settings: expected `Settings`, or None, not a value of type {type(settings).__name__}")
         if authenticate is not None and not callable(authenticate):
             raise TypeError(f"authenticate: expected a dependency, such as a function, not {authenticate!r:.60}")
-        self._settings = settings or load_settings()
+        self._settings, self._reread = settings or load_settings(), None if settings else load_settings
         if authenticate is None and self._settings.auth == "none" and not self._settings.insecure:
             raise SetupError(
                 "everybody could read and cancel all operations: pass `authenticate=`, set PROGRESS_AUTH, or set"
@@ -88,6 +89,15 @@ class Progress:
         finally:
             self._runs = False
 
+    def reload(self) -> Reloaded:
+        """Read the settings again, with the files that they name: keys, rates, the log level. Open streams go on.
+
+        All that is new is taken, or nothing: then it raises `SetupError`. `progress-broker reload` does it at all
+        replicas.
+        """
+        report: Reloaded = self._server.state.reloader.reload()
+        return report
+
     def around(self, app: ASGIApp, at: str = "/progress") -> ASGIApp:
         """Return an ASGI app that serves the server under the path `at`, and `app` everywhere else.
 
@@ -97,7 +107,7 @@ class Progress:
         return Around(self.app, self.lifespan, app, at)
 
     def _new_server(self) -> FastAPI:
-        return create_app(self._settings, authenticator=self._authenticator, edge=self._edge)
+        return create_app(self._settings, authenticator=self._authenticator, edge=self._edge, reread=self._reread)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
