@@ -10,7 +10,7 @@ from progress_broker.operations.retention import PINNED, Keep
 from progress_broker.queries.fields import Pairs
 from progress_broker.runtime.durations import seconds
 from progress_broker.settings import Settings
-from progress_cli.commands.many.acting import Ids, Options, act_on_many, with_many
+from progress_cli.commands.many.acting import Ids, Options, act_on_many, is_one, with_many
 
 
 @with_many
@@ -35,6 +35,7 @@ def retain(
     if (last is not None) + pin + default != 1:
         raise InvalidInput("say how long: one of --for, --pin and --default")
     keep = None if default else PINNED if pin else Keep(_seconds(last or ""))
+    options = options._replace(yes=options.yes or is_one(ids, query))
     act_on_many(settings, ids or (), query, options, lambda many: many.retain(keep), "kept anew")
 
 
