@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0
 RPS = 100.0
 """Operations a second of one job."""
+MOST_FOR_ROOM = 1_000
+"""How many operations are deleted where Redis is full before it has room for the job."""
 _MOST_LINES = 100
 """Failures that the log of a job tells."""
 
@@ -47,7 +49,8 @@ class Jobs:
     ) -> Operation:
         """Begin to do it to `number` operations, about; return the operation that shows how far it is.
 
-        `away` are the lanes that could not be reached, once that is known.
+        `away` are the lanes that could not be reached, once that is known. Where Redis is full, a verb that frees
+        memory begins before this returns, until there is room for the job. Raises `StorageFull` if there is none.
         """
         new = NewOperation(
             id=f"bulk-{verb.name}-{secrets.token_hex(8)}",
@@ -56,12 +59,37 @@ class Jobs:
             owner=owner or None,
             lease_s=LEASE_S,
         )
-        operation, _ = await self._store.create(new)
-        job = _Job(self._store, self._audit, operation, verb, groups, number, away)
+        report = Report()
+        try:
+            operation, _ = await self._store.create(new)
+        except StorageFull:
+            if not verb.frees:
+                raise
+            operation = await self._make_room(new, verb, groups, report)
+        job = _Job(self._store, self._audit, operation, verb, groups, number, away, report)
         task = asyncio.create_task(job.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return operation
+
+    async def _make_room(
+        self, new: NewOperation, verb: Verb, groups: AsyncIterator[Sequence[str]], report: Report
+    ) -> Operation:
+        """Do it to some of the operations, and create the job as soon as there is room for it."""
+        async for group in groups:  # which the job goes on with
+            try:
+                await carry_out(verb.act, _only(group), rps=RPS, report=report)
+            finally:
+                await _record(self._audit, new.owner, verb, new.id or "", report)
+            try:
+                return (await self._store.create(new))[0]
+            except StorageFull:
+                if report.done >= MOST_FOR_ROOM:
+                    break
+        raise StorageFull(
+            f"deleted {report.changed:,} of the operations, but Redis is still too full for a job that deletes the"
+            " others: repeat the request if there are more, or increase the maxmemory of Redis"
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,12 +108,13 @@ class _Job:
         groups: AsyncIterator[Sequence[str]],
         number: int,
         away: set[int],
+        report: Report,
     ) -> None:
         self._store, self._audit, self._verb, self._groups = store, audit, verb, groups
-        self._id, self._owner = operation.id, operation.owner or ""
+        self._id, self._owner = operation.id, operation.owner
         self._number, self._away = number, away
         self._lines = 0
-        self._report = Report()
+        self._report = report
 
     async def run(self) -> None:
         """Do it, and end the operation. Never raises but to be cancelled."""
@@ -116,9 +145,7 @@ class _Job:
             for it in report.failures[self._lines : _MOST_LINES]
         ]
         self._lines = len(report.failures)
-        changed, report.ids = report.ids, []
-        for ids in in_lines(changed):
-            await self._audit.record(AuditEntry(self._owner, "http", self._verb.name, ids, detail=self._id))
+        await _record(self._audit, self._owner, self._verb, self._id, report)
         total = max(self._number, report.done)
         events.append(encode("progress", {"current": report.done, "total": total, "unit": "operations"}, settings))
         try:
@@ -137,6 +164,17 @@ class _Job:
             await self._store.publish(self._id, [encode("end", outcome | {"result": result}, self._store.settings)])
         except BrokerError as error:
             log.warning("the end of the job %s could not be stored: %s", self._id, error.detail)
+
+
+async def _record(audit: Audit, who: str | None, verb: Verb, job: str, report: Report) -> None:
+    """Record in the audit which operations have changed."""
+    changed, report.ids = report.ids, []
+    for ids in in_lines(changed):
+        await audit.record(AuditEntry(who or "", "http", verb.name, ids, detail=job))
+
+
+async def _only(group: Sequence[str]) -> AsyncIterator[Sequence[str]]:
+    yield group
 
 
 def _failed(type: str, message: str) -> dict[str, object]:

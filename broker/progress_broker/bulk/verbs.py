@@ -24,6 +24,8 @@ class Verb(NamedTuple):
     statuses: frozenset[Status]
     """Of what a query finds, only operations with one of these: to others it can't be done."""
     act: Act
+    frees: bool = False
+    """Whether it frees memory, and works where Redis is full."""
 
 
 def cancel(store: Store, *, reason: str | None, by: str | None, force: bool) -> Verb:
@@ -52,7 +54,7 @@ def delete(store: Store, *, force: bool = False) -> Verb:
         await store.delete(operation, force=force)
         return True
 
-    return Verb("delete", Action.ADMIN, frozenset(Status) if force else TERMINAL, act)
+    return Verb("delete", Action.ADMIN, frozenset(Status) if force else TERMINAL, act, frees=True)
 
 
 def retain(store: Store, keep: Keep | None) -> Verb:

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Iterable
 
-from progress_broker.diagnosis.finding import Check, Finding, Level
-from progress_broker.errors import BrokerError, Unreadable
+from progress_broker.diagnosis.finding import MAKE_ROOM, Check, Finding, Level
+from progress_broker.errors import BrokerError, StorageFull, Unreadable
 from progress_broker.nodes.redis_errors import storage_errors
 
 PATIENCE_S = 2.0
@@ -25,6 +25,8 @@ async def bounded(check: Check, at: str, work: Awaitable[Iterable[Finding]], pat
                 check, Level.FAULT, at, error.detail, "use another PROGRESS_PREFIX, or keep the other program from it"
             )
         ]
+    except StorageFull as error:
+        return [Finding(check, Level.FAULT, at, f"not checked: {error.detail}", MAKE_ROOM)]
     except BrokerError as error:
         why = error.detail
     except Exception as error:  # also our own fault: it must hide no other

@@ -72,6 +72,12 @@ class Finding:
     """What was measured. Names end in their units."""
 
 
+MAKE_ROOM = (
+    "keep operations for a shorter time (`progress-broker retention --ended 1h`), delete old ones (`progress-broker"
+    " purge`), or set a larger maxmemory (CONFIG SET maxmemory, and in its configuration)"
+)
+"""What to do where Redis is full."""
+
 _ORDER = {level: number for number, level in enumerate(Level)}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from math import isnan
 from typing import Any
 
-from progress_broker.diagnosis.finding import Check, Finding, Level, said_and_fix
+from progress_broker.diagnosis.finding import MAKE_ROOM, Check, Finding, Level, said_and_fix
 from progress_broker.errors import SetupError
 from progress_broker.storage.masters import Report, has_replica, memory_usage
 from progress_broker.storage.schema import check_policy, check_version
@@ -74,16 +74,14 @@ def _memory(report: Report, at: str) -> Iterator[Finding]:
         )
         return
     said = f"{used / maximum:.0%} of maxmemory are used ({_mib(used)} of {_mib(maximum)})"
-    fix = (
-        "keep operations for a shorter time (`progress-broker retention --ended 1h`), delete old ones, or set a larger"
-        " maxmemory (CONFIG SET maxmemory, and in its configuration)"
-    )
     if used >= maximum:
-        yield Finding(Check.MEMORY, Level.FAULT, at, f"this Redis is full and rejects writes: {said}", fix, figures)
+        yield Finding(
+            Check.MEMORY, Level.FAULT, at, f"this Redis is full and rejects writes: {said}", MAKE_ROOM, figures
+        )
     elif used > ALMOST_FULL * maximum:
-        yield Finding(Check.MEMORY, Level.FAULT, at, f"this Redis is almost full: {said}", fix, figures)
+        yield Finding(Check.MEMORY, Level.FAULT, at, f"this Redis is almost full: {said}", MAKE_ROOM, figures)
     elif used > NEARLY_FULL * maximum:
-        yield Finding(Check.MEMORY, Level.WARNING, at, f"this Redis fills up: {said}", fix, figures)
+        yield Finding(Check.MEMORY, Level.WARNING, at, f"this Redis fills up: {said}", MAKE_ROOM, figures)
     else:
         yield Finding(Check.MEMORY, Level.GOOD, at, said, figures=figures)
 

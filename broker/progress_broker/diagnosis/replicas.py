@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from progress_broker.diagnosis.clocks import of_clock
-from progress_broker.diagnosis.finding import Check, Finding, Level
+from progress_broker.diagnosis.finding import MAKE_ROOM, Check, Finding, Level
 from progress_broker.operations.store import Store
 from progress_broker.replicas.presence import ReplicaState, differing_settings, present_replicas
 from progress_broker.storage import lanes
@@ -19,7 +19,7 @@ _REFUSED = {
     "full": (
         Check.MEMORY,
         "Redis refused what the server published last, as it is out of memory or disk: nothing new is stored",
-        "delete what is not needed (`purge`, `retention`), or give Redis more memory (CONFIG SET maxmemory)",
+        MAKE_ROOM,
     ),
     "read-only": (
         Check.ROLE,

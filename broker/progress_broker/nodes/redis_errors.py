@@ -33,8 +33,9 @@ _UNAVAILABLE = (
 """Error codes that mean that the server can't run any call now. The call itself may be valid."""
 
 _FULL = (
-    "Redis is out of memory and rejects writes: reduce retention_s, or increase its maxmemory"
-    " (PROGRESS_EMBEDDED_MAX_BYTES for the Redis that `serve` started)"
+    "Redis is out of memory and rejects writes: delete operations (`progress-broker purge`), keep them for a shorter"
+    " time (`progress-broker retention`), or increase its maxmemory (PROGRESS_EMBEDDED_MAX_BYTES for the Redis that"
+    " `serve` started)"
 )
 
 _IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
