@@ -34,6 +34,7 @@ BEGUN = 1
 AT_ONCE = 50
 """How many clients connect at a time."""
 WITHIN_S = 120.0
+MIB = 1 << 20
 OPERATION = "operation-0"
 KEYS = '[[keys]]\nname = "bench"\nsha256 = "{}"\ngrants = [{{actions = ["admin"]}}]\n'
 
@@ -114,6 +115,10 @@ class Reload(NamedTuple):
     """Seconds from the signal until a new connection was answered by the new settings."""
     cpu_s: float
     """CPU of the server for it, with what it takes to ask it."""
+    memory_bytes: int
+    """The server's memory with all streams open, before."""
+    more_bytes: int
+    """How much more it was at most until the new settings had answered."""
     cut: int
     wrong: str
 
@@ -133,12 +138,15 @@ def reload(redis: PrivateRedis, cores: Cores, clients: int) -> Reload:
             before = _certificate(server)
             files.accept(NEW)
             files.certify()
+            memory_bytes = server.rss_bytes()
+            server.forget_peak()
             cpu_s, began = server.cpu_s(), time.monotonic()
             os.kill(server.pid, signal.SIGHUP)
             while _ask(url, NEW, "GET", f"/{OPERATION}") != 200:
                 if time.monotonic() - began > WITHIN_S:
                     raise SystemExit("the new key was not accepted")
             taken_s, cpu_s = time.monotonic() - began, server.cpu_s() - cpu_s
+            more_bytes = server.peak_bytes() - memory_bytes
             wrong = []
             if _ask(url, OLD, "GET", f"/{OPERATION}") != 401:
                 wrong.append("the old key is still accepted")
@@ -146,7 +154,7 @@ def reload(redis: PrivateRedis, cores: Cores, clients: int) -> Reload:
                 wrong.append("new connections have the old certificate")
             _publish(url, NEW, AFTER)
             cut = those.ask("read", BEGUN + BEFORE + AFTER, within_s=2 * WITHIN_S)
-    return Reload(taken_s, cpu_s, cut, "; ".join(wrong))
+    return Reload(taken_s, cpu_s, memory_bytes, more_bytes, cut, "; ".join(wrong))
 
 
 def _publish(url: str, key: str, events: int) -> None:
@@ -192,12 +200,15 @@ def main() -> int:
         figures = {
             "taken_ms": Spread.of([1000 * one.taken_s for one in found]),
             "cpu_ms": Spread.of([1000 * one.cpu_s for one in found]),
+            "memory_mib": Spread.of([one.memory_bytes / MIB for one in found]),
+            "more_mib": Spread.of([one.more_bytes / MIB for one in found]),
         }
         cut, wrong = sum(one.cut for one in found), "; ".join(one.wrong for one in found if one.wrong)
         table = Table(title=f"a reload with {clients:,} open streams over TLS")
-        for title in ("taken after, ms", "CPU, ms", "streams cut", "wrong"):
+        for title in ("taken after, ms", "CPU, ms", "memory, MiB", "more for it, MiB", "streams cut", "wrong"):
             table.add_column(title, justify="right")
-        table.add_row(figures["taken_ms"].text(0), figures["cpu_ms"].text(0), f"{cut:,}", wrong or "nothing")
+        cells = [spread.text(1 if name == "more_mib" else 0) for name, spread in figures.items()]
+        table.add_row(*cells, f"{cut:,}", wrong or "nothing")
         results = {name: spread.json() for name, spread in figures.items()}
         report("reload", redis, given, table, {"clients": clients, "results": results, "cut": cut, "wrong": wrong})
     return 1 if cut or wrong else 0

@@ -139,3 +139,21 @@ def test_it_is_shown_again_until_ctrl_c(shell: Shell, command: str) -> None:
         assert next(first_words) in first_words  # its title comes again
         showing.send_signal(signal.SIGINT)
         assert showing.wait(DEADLINE_S) == 130
+
+
+def test_it_is_shown_again_when_redis_is_back(tmp_path: Path) -> None:
+    with RealRedis(tmp_path / "redis") as redis:
+        shell = Shell(tmp_path, redis_url=redis.url)
+        with shell.open("stats", "--watch") as showing:
+            assert showing.stdout is not None
+            assert showing.stderr is not None
+            assert showing.stdout.readline().startswith(b"OPERATIONS")
+            redis.stop(signal.SIGKILL)
+            assert b"Redis can't be reached" in showing.stderr.readline()
+            redis.start()
+            titles = (line for line in showing.stdout if line.startswith(b"OPERATIONS"))
+            assert next(titles)  # of the time before, or of now
+            assert next(titles)
+            showing.send_signal(signal.SIGINT)
+            assert showing.wait(DEADLINE_S) == 130
+        assert "can't be reached" in shell.run("stats", "-w", "--redis-url", "redis://127.0.0.1:1").stderr

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from progress_broker.errors import BrokerError, is_temporary
 from progress_cli.exit_codes import PRINTER, print_info
 
 EVERY_S = 2.0
@@ -27,7 +28,10 @@ def show(draw: Callable[[Write], None], *, watch: bool) -> None:
 
 
 def repeat(draw: Callable[[Write], None], every_s: float, count: int = 0) -> None:
-    """Show what `draw` writes `count` times, or until Ctrl-C. In a terminal each takes the place of the one before."""
+    """Show what `draw` writes `count` times, or until Ctrl-C. In a terminal each takes the place of the one before.
+
+    Once something was shown, it goes on while Redis or the server is away, and says so.
+    """
     clear = _CLEAR if typer.get_text_stream("stdout").isatty() else ""
     shown = 0
     while True:
@@ -35,9 +39,15 @@ def repeat(draw: Callable[[Write], None], every_s: float, count: int = 0) -> Non
         printer = PRINTER.set(lambda *note, kept=notes.append: kept(note))
         try:
             draw(lines.append)  # first all, so that a terminal is never empty meanwhile
+        except BrokerError as error:
+            if not (shown and is_temporary(error)):
+                raise
+            print_info(error.detail)
+            lines.clear()
         finally:
             PRINTER.reset(printer)
-        typer.echo(clear + "\n".join(lines))
+        if lines or clear:
+            typer.echo(clear + "\n".join(lines))
         for _, note in notes:
             print_info(note)
         shown += 1
