@@ -350,8 +350,8 @@ async def _retain(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: retention.change(largest.store, retention.Retention(60, 60))
 
 
-@case("set_retention")
-async def _set_retention(largest: Largest) -> Callable[[], Awaitable[Any]]:
+@case("set_fields")
+async def _set_fields(largest: Largest) -> Callable[[], Awaitable[Any]]:
     return lambda: retention.change(largest.store, retention.Retention(60, 60))
 
 

@@ -113,6 +113,9 @@ async def test_what_it_holds_is_read_watched_and_listed(full: Filled) -> None:
         denied = deny_list.DenyList(full.store, 1)
         await denied.refresh()
         assert denied.is_revoked("bob", None)
+        await deny_list.revoke_claim(full.store, "sub", "eve", 60)
+        await denied.refresh()
+        assert denied.is_revoked("eve", None)
         gone: list[str] = []
         await newest.claim("tab", "1", lambda: gone.append("1"))
         await newest.claim("tab", "2", lambda: gone.append("2"))

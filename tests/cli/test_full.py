@@ -72,6 +72,8 @@ def test_operators_look_and_make_room(shell: Shell, own_redis: RealRedis, reques
         assert "Ended operations are kept for 2h" in shell.says("retention", "--ended", "2h")
         assert shell.says("retain", f"{name}-0", "--pin") == "1 kept anew\n"
         assert shell.says("cancel", running) == f"{running}: cancelling\n"
+        assert "revoked" in shell.says("auth", "revoke", "--sub", "eve")
+        assert "limited" in shell.says("limits", "set", "bob", "--streams", "2")
         found = shell.run("doctor", "-o", "json")
         assert found.returncode == 2
         faults = [it for it in json.loads(found.stdout) if it["level"] == "fault"]

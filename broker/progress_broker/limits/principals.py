@@ -12,11 +12,13 @@ from progress_broker.errors import InvalidInput
 from progress_broker.limits.limiter import Limiter, OwnLimits
 from progress_broker.limits.policy import rate_of_bytes, rate_of_requests
 from progress_broker.model.operation import Label, Time
+from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.operations.store import Store
 from progress_broker.storage import versioned
 from progress_broker.storage.foreign import warn_once
 from progress_broker.storage.keys import limits_key
+from progress_broker.storage.scripts import SET_FIELDS
 
 MOST = 10_000
 """How many principals may have limits of their own."""
@@ -105,7 +107,7 @@ async def set_limits(store: Store, principal: str, new: NewLimits, by: str) -> P
         known = await commands.hgetall(key)
         if principal.encode() not in known and len(known) >= MOST:
             raise InvalidInput(f"{MOST:,} principals have limits of their own, which is the maximum: remove some")
-        await commands.hset(key, principal, limits.model_dump_json())
+    await store.connections.scripts.run(Call(SET_FIELDS, (key,), (principal, limits.model_dump_json())))
     await versioned.changed(store.connections, store.keyspace, LimitsCopy.WORD)
     return limits
 

@@ -19,7 +19,7 @@ from progress_broker.operations.store import Store
 from progress_broker.runtime.durations import shown
 from progress_broker.settings import Settings
 from progress_broker.storage.keys import meta_key
-from progress_broker.storage.scripts import KEEP, RETAIN, SET_RETENTION
+from progress_broker.storage.scripts import KEEP, RETAIN, SET_FIELDS
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +114,11 @@ async def change(store: Store, new: Retention, tell: Callable[[int], None] = lam
     the new retention, and so have some existing ones: repeat it.
     """
     scripts = store.connections.scripts
-    values = [str(max(1, round(1000 * given_s))) for given_s in (new.ended_s, new.idle_s)]
+    ended_ms, idle_ms = (str(max(1, round(1000 * given_s))) for given_s in (new.ended_s, new.idle_s))
+    fields = (_FIELDS[0], ended_ms, _FIELDS[1], idle_ms)
     lanes = [store.keyspace.lane(number) for number in range(store.keyspace.lanes)]
     for lane in lanes:
-        await scripts.run(Call(SET_RETENTION, (lane.policy,), values))
+        await scripts.run(Call(SET_FIELDS, (lane.policy,), fields))
     looked = changed = 0
     for lane in lanes:
         cursor = 0
@@ -133,7 +134,7 @@ async def change(store: Store, new: Retention, tell: Callable[[int], None] = lam
             if cursor == 0:
                 break
     # Last, so that a server that starts after an interruption repeats it.
-    await scripts.run(Call(SET_RETENTION, (meta_key(store.settings.prefix),), values))
+    await scripts.run(Call(SET_FIELDS, (meta_key(store.settings.prefix),), fields))
     return looked, changed
 
 

@@ -8,9 +8,11 @@ import secrets
 from collections.abc import Sequence
 from typing import ClassVar
 
+from progress_broker.nodes.calls import Call
 from progress_broker.nodes.redis_errors import storage_errors
 from progress_broker.storage.connections import Connections
 from progress_broker.storage.keys import Keyspace, meta_key
+from progress_broker.storage.scripts import SET_FIELDS
 
 
 class Copy:
@@ -40,5 +42,4 @@ async def refresh(connections: Connections, keyspace: Keyspace, copies: Sequence
 
 async def changed(connections: Connections, keyspace: Keyspace, word: str) -> None:
     """Let replicas read it again. Call it after the change, so that a replica that sees the word sees the change."""
-    with storage_errors():
-        await connections.commands.hset(meta_key(keyspace.prefix), word, secrets.token_hex(8))
+    await connections.scripts.run(Call(SET_FIELDS, (meta_key(keyspace.prefix),), (word, secrets.token_hex(8))))
