@@ -13,6 +13,7 @@ from progress_broker.queries.filters import Filters
 from progress_broker.queries.page import find_page
 from tests.conftest import make_settings
 from tests.servers import RealRedis
+from tests.topologies.cluster import Cluster
 from tests.topologies.sentinel import SentinelSet
 from tests.topologies.topology import do
 from tests.transfer.copies import contents, copying
@@ -76,6 +77,30 @@ async def test_a_feed_that_lost_its_end_is_mended_before_the_copy_is_finished(sh
         assert await contents(target) == await contents(store)
     assert said == ["the source or the target has lost events, as after a failover: the copy is mended"]
     assert copier.lost == []
+
+
+async def test_an_interruption_of_all_lanes_is_told_once(
+    cluster_of_masters: Cluster, cluster_url: str, second_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        await Store.open(make_settings(redis_url=cluster_url)) as store,
+        await Store.open(make_settings(redis_url=second_url, lanes=16)) as target,
+        copying(store, target) as copier,
+    ):
+
+        async def work() -> None:
+            await copier.caught_up()
+            for node in cluster_of_masters.masters():
+                do(node, "CLIENT", "KILL", "TYPE", "normal")
+            for n in range(40):
+                new = NewOperation(id=f"op-{n}")
+                await retried(lambda new=new: store.create(new))  # type: ignore[misc]
+            await copier.caught_up()
+
+        await copier.following(work())
+        assert await contents(target) == await contents(store)
+        told = [record for record in caplog.records if "the copy is interrupted" in record.message]
+        assert len(told) == 1
 
 
 async def test_a_source_that_is_full_can_be_copied(second_url: str, folder: Path) -> None:

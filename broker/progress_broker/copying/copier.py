@@ -18,6 +18,7 @@ after a write of somebody else.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,6 +42,8 @@ CAUGHT_UP_S = 0.2
 """How often to look whether the copy has caught up."""
 AGAIN_S = 1.0
 """After how long a pass that broke off is begun again."""
+_TOLD_S = 10.0
+"""How long after an interruption was told another one counts as the same."""
 _AT_ONCE = 25
 """How many operations of a lane a pass looks at while the lane's follower waits."""
 
@@ -61,6 +64,7 @@ class Copier:
         self._due = asyncio.Event()
         self._due.set()
         self._claim = Claim(source, target)
+        self._told_until = 0.0
 
     @asynccontextmanager
     async def claimed(self) -> AsyncGenerator[None]:
@@ -78,7 +82,8 @@ class Copier:
         """Follow the source while `work` is done, and return its result. Raises `Conflict` if it can't go on."""
         readers = self.source.connections.readers(self.source.keyspace)
         followers = [
-            Follower(self.source, self.target, self.mirror, reader, self.lanes, self._lost) for reader in readers
+            Follower(self.source, self.target, self.mirror, reader, self.lanes, self._lost, self._interrupted)
+            for reader in readers
         ]
         main = asyncio.create_task(work)
         others = [asyncio.create_task(each) for each in (*(it.run() for it in followers), self._pass())]
@@ -142,6 +147,12 @@ class Copier:
         lane.gap = lane.gap or gap
         self.passed.clear()
         self._due.set()
+
+    def _interrupted(self, why: str) -> None:
+        now = time.monotonic()
+        if now > self._told_until:  # one line for all lanes, and for all tries
+            log.warning("the copy is interrupted, and goes on later: %s", why)
+        self._told_until = now + _TOLD_S
 
     async def _pass(self) -> None:
         while True:

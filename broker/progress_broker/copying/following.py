@@ -1,7 +1,6 @@
 """Follows the feeds of a source: brings the operations of each batch to what they are there, and adds its entries."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +16,6 @@ from progress_broker.storage.connections import Reader
 from progress_broker.storage.foreign import readable
 from progress_broker.storage.scripts import MIRROR_FEED
 from progress_broker.transfer.redis.mirror import Mirror
-
-log = logging.getLogger(__name__)
 
 COUNT = 200
 """Maximum entries per feed and read."""
@@ -92,8 +89,10 @@ class Follower:
         reader: Reader,
         lanes: Sequence[LaneCopy],
         lost: Callable[[LaneCopy, str, bool], None],
+        interrupted: Callable[[str], None],
     ) -> None:
-        self._source, self._target, self._mirror, self._lost = source, target, mirror, lost
+        self._source, self._target, self._mirror = source, target, mirror
+        self._lost, self._interrupted = lost, interrupted
         self._connection = FeedConnection(reader)
         self._lanes = {source.keyspace.lane(number).feed.encode(): lanes[number] for number in reader.lanes}
         self._xread = xread_of(self._lanes, COUNT)
@@ -114,8 +113,7 @@ class Follower:
                 except StorageUnsuitable:
                     raise
                 except (StorageUnavailable, StorageFull) as error:
-                    if tries == 0:
-                        log.warning("the copy is interrupted, and goes on later: %s", error.detail)
+                    self._interrupted(error.detail)
                     await self._connection.disconnect()
                     await asyncio.sleep(backoff_s(tries))
                     tries += 1
