@@ -187,7 +187,7 @@ async def test_what_can_not_be_a_copy_is_rejected_and_stays_as_it_is(store: Stor
     async with copying(store, target):
         with pytest.raises(Conflict, match="has the target of the copy now"):
             await copy_once(store, target)
-    async with Hub(target, target.settings) as hub, Presence(target, target.settings, hub):
+    async with Hub(target, target.settings) as hub, Presence(target, target.settings, hub, lambda: 0):
         await hub.started()
         await eventually(lambda: target.connections.commands.exists("other:replicas"), "it is present")
         with pytest.raises(Conflict, match="servers use the target"):

@@ -303,6 +303,7 @@ def test_the_code_s_own_exception_goes_before_a_rejection(run: Run, broker: Brok
 def test_a_rejection_of_one_operation_does_not_touch_the_others(broker: Broker) -> None:
     operations = [Operation.start("import", id=f"op-{number}", settings=broker.settings) for number in range(20)]
     for op in operations[::2]:
+        assert op.flush(), "it is created"
         broker.next_attempt(op.id)
     for op in operations:
         op.advance(1)
