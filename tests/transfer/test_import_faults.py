@@ -1,5 +1,6 @@
 """Imports that are cut short, rejected, repeated or beside others: an operation is there whole, or not at all."""
 
+import os
 import random
 
 import pytest
@@ -23,6 +24,7 @@ from progress_broker.transfer.redis.target import RedisTarget
 from tests.broker.harness import Outlet
 from tests.keyspace import keys_of_all
 from tests.servers import eventually
+from tests.topologies.kinds import ALL_BACKENDS
 from tests.transfer.aging import edited, older
 from tests.transfer.exports import (
     export,
@@ -36,13 +38,15 @@ from tests.transfer.exports import (
 )
 from tests.transfer.fleet import ENDED, SUCCEEDED, UNFINISHED, make_fleet, publish
 
+CUTS = 100 if ALL_BACKENDS in os.environ else 25
+
 
 async def test_a_stream_that_is_cut_anywhere_leaves_operations_whole_or_absent(store: Store) -> None:
     await make_fleet(store)
     text = await export(store, Filters(ids=ENDED))
     digests = digests_of(text)
     chosen = random.Random(17)  # the same cuts each time
-    for cut in sorted(chosen.sample(range(len(text) - 1), 100)):
+    for cut in sorted(chosen.sample(range(len(text) - 1), CUTS)):
         await forget_all(store)
         with pytest.raises(DamagedExport):
             await import_into(store, text[:cut])

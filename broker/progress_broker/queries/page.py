@@ -15,10 +15,10 @@ from progress_broker.queries.filters import Filters
 from progress_broker.queries.list_cursor import Mark, read_cursor, write_cursor
 from progress_broker.queries.scan import Part, after, read_part, walk_call
 
-_LOOKED = 3_000
+_LOOKED = 1_500
 """Operations that scripts look at for one page, about. With a filter that rarely matches, the page is short and has a
 cursor, and Redis stays fast."""
-_LOOKED_AT_ONCE = 1_000
+_LOOKED_AT_ONCE = 750
 """Those of one round trip, about, in all lanes together."""
 _LOOKED_IN_LANE = 250
 _LOADED = 500
