@@ -41,9 +41,10 @@ frameworks: $(VENV)/.frameworks  ## the server in apps on each server that peopl
 	@deploy/test-system.sh
 	PROGRESS_FRAMEWORKS=1 $(BIN)/pytest -n 2 tests/mounted
 
-examples: $(VENV)/.dev  ## run each example, with a browser; see examples/
+examples: $(VENV)/.dev $(PACKAGES)  ## run each example, with a browser, and all guides; see examples/
 	@deploy/test-system.sh
 	PROGRESS_EXAMPLES=1 $(BIN)/pytest tests/examples
+	PROGRESS_EXAMPLES=1 $(BIN)/pytest -n 2 tests/docs/test_guides.py
 
 # Apart, as it takes tests twice the time to compute.
 coverage: $(VENV)/.dev  ## the tests again, to see which lines none of them runs

@@ -18,7 +18,7 @@ import pytest
 from tests.servers import START_S, ApiReplica, RealRedis
 
 DEEP = "PROGRESS_FUZZ_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("PROGRESS_FUZZ_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("PROGRESS_FUZZ_EXAMPLES", "3"))
 SEED = os.environ.get("PROGRESS_FUZZ_SEED", "1")
 DEADLINE_S = 600 + 10 * EXAMPLES  # it hangs, then; what it takes on a busy machine says nothing
 CONFIG = Path(__file__).with_name("schemathesis.toml")
