@@ -183,9 +183,8 @@ class Bundles:
 
         What this replica knows of such a lane may be what Redis has lost meanwhile.
         """
-        lanes = self._lane_of_feed.values()
-        away = frozenset(lane for lane in lanes if lane not in self.watermarks or not self.is_up_to_date(lane))
-        if len(away) == len(lanes):
+        away = frozenset(lane for lane in self._lane_of_feed.values() if not self.is_up_to_date(lane))
+        if len(away) == len(self._lane_of_feed):
             raise StorageUnavailable("this server has no connection to Redis now: retry in a moment")
         return away
 
